@@ -1,0 +1,78 @@
+"""What the harness knows of a system under test: a suite, found by entry-point group `holdfast.suites`.
+
+    Suite.gather(stage)  drives the system as any user does, returns frozen evidence   (does I/O)
+    Suite.gates          judge that evidence                                           (pure)
+
+The stage is the suite's only door to a confined process, so a suite never learns how an isolation works.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, final
+
+from holdfast.harness.gate import Gate
+
+__all__ = ["Completed", "LaneMetrics", "Stage", "Suite"]
+
+E = TypeVar("E")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A one-shot command that ran to its end inside the isolation."""
+
+    status: int
+    """Exit status, 128 + n for a signal, as `holdfast run` gives it."""
+    stdout: bytes
+    stderr: bytes
+
+
+class Stage(Protocol):
+    """One isolation, one scratch folder, one run: what a suite acts on."""
+
+    @property
+    def isolation(self) -> str:
+        """`none`, `seccomp` or `bwrap`."""
+
+    @property
+    def folder(self) -> Path:
+        """Scratch of this run, writable inside the isolation at the same path, deleted afterwards."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        seconds: float = 30.0,
+    ) -> Completed:
+        """Run one command inside the isolation to its end; raises `TimeoutError` past `seconds`."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LaneMetrics:
+    """What one lane saw, as `METRICS_<name>.json` carries it."""
+
+    requests: int
+    status: Mapping[str, int]
+    ttfb_ms: Mapping[str, float]
+    violations: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Suite(Generic[E]):
+    """How one system is driven and judged."""
+
+    name: str
+    """The entry point's name; the report's section and the metrics' keys carry it."""
+    title: str
+    gather: Callable[[Stage], E]
+    gates: tuple[Gate[E], ...]
+    isolations: tuple[str, ...] = ("none", "seccomp", "bwrap")
+    lanes: Callable[[E], Mapping[str, LaneMetrics]] = field(default=lambda _: {})
+    details: Callable[[E], Mapping[str, Any]] = field(default=lambda _: {})
+    """Figures for the report's section; JSON values only."""
