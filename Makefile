@@ -37,7 +37,7 @@ nightly: setup-peers ## the full sizes; a skip is a failure here
 	@HOLDFAST_PROFILE=nightly $(BIN)/pytest -q -n 2 -m 'nightly or not nightly'
 
 bench: setup-peers ## figures against peers and limits, as ratios in one run
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m holdfast.bench $(only)
 
 lock: ## pin every dependency by hash, without any index's address
 	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
