@@ -1,0 +1,1 @@
+"""Classic BPF, the language of seccomp filters: compile a profile to it, and read it back."""
