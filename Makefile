@@ -22,7 +22,7 @@ lint: setup
 	@$(BIN)/ruff format --check .
 
 types: setup
-	@$(BIN)/mypy .
+	@$(BIN)/mypy -p holdfast
 
 contracts: setup
 	@$(BIN)/lint-imports --no-logo

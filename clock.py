@@ -5,12 +5,14 @@ been lost yet, and because a decision that reads the clock by itself cannot be t
 decide take `now` as a value; only the thin modules that touch the world call this one.
 """
 
+import os
+import select
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
-__all__ = ["DeadlineExceededError", "monotonic", "utc_now", "wait_until"]
+__all__ = ["DeadlineExceededError", "monotonic", "read_before", "utc_now", "wait_until"]
 
 T = TypeVar("T")
 
@@ -44,3 +46,11 @@ def wait_until(condition: Callable[[], T | None], *, what: str, seconds: float, 
             raise DeadlineExceededError(what, seconds)
         time.sleep(every)
     return answer
+
+
+def read_before(descriptor: int, size: int, deadline: float, *, what: str) -> bytes:
+    """Read what a descriptor has, waiting until `deadline` (monotonic) at most; b"" at its end."""
+    left = max(0.0, deadline - monotonic())
+    if not select.select([descriptor], [], [], left)[0]:
+        raise DeadlineExceededError(what, left)
+    return os.read(descriptor, size)

@@ -67,7 +67,7 @@ def read_host() -> Host:
     for entry in sorted(Path("/").iterdir()):
         if entry.name in {"usr", "bin", "sbin"} or entry.name.startswith("lib"):
             if entry.is_symlink():
-                links.append((str(entry), os.readlink(entry)))
+                links.append((str(entry), str(entry.readlink())))
             elif entry.is_dir():
                 folders.append(str(entry))
     secrets = [p for pattern in ("shadow*", "gshadow*") for p in Path("/etc").glob(pattern) if p.is_file()]

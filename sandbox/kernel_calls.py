@@ -60,7 +60,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
-def syscall(number: int, *arguments: int | bytes | None | object) -> int:
+def syscall(number: int, *arguments: object) -> int:
     """One raw system call; returns what it returns, raises `OSError` with the kernel's errno."""
     ctypes.set_errno(0)
     result = int(_libc.syscall(ctypes.c_long(number), *map(_word, arguments)))
@@ -219,12 +219,23 @@ def take_terminal(descriptor: int) -> None:
     fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
 
 
-STATUS_FIELDS = ("Uid", "Gid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters")
+STATUS_FIELDS = (
+    "Uid",
+    "Gid",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+    "Seccomp_filters",
+)
 """The lines of `/proc/PID/status` that say what a process may do."""
 
 
 def read_status(who: str = "self") -> dict[str, str]:
     """Those lines, of process or thread `who` (`self`, `1234`, `1234/task/1235`)."""
-    with open(f"/proc/{who}/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - no pathlib in children
+    with open(f"/proc/{who}/status", encoding="ascii", errors="replace") as file:
         rows = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
     return {name: rows[name].split("\t")[0].strip() for name in STATUS_FIELDS if name in rows}

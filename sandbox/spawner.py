@@ -32,9 +32,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
-sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), *sys.argv[2:3]]  # noqa: PTH100,PTH120 - a script
+sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), *sys.argv[2:3]]
 import kernel_calls as kernel  # type: ignore[import-not-found,unused-ignore]  # noqa: E402 - the line above finds it
 
 MAX_MESSAGE = 1 << 16
@@ -104,7 +105,12 @@ class Supervisor:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        self.on(reader, lambda: (_quietly(lambda: os.read(reader, MAX_MESSAGE)), self.reap()))
+        self.on(reader, lambda: self.woken(reader))
+
+    def woken(self, reader: int) -> None:
+        """A child has ended: empty the pipe that the signal wrote to, then collect."""
+        _quietly(lambda: os.read(reader, MAX_MESSAGE))
+        self.reap()
 
     def on(self, descriptor: int, handler: Callable[[], object]) -> None:
         self.handlers[descriptor] = handler  # type: ignore[assignment]
@@ -226,9 +232,9 @@ class Supervisor:
         """Kill children that are no command's, until there are none."""
         while leftovers := set(_children(os.getpid())) - self.kept - set(self.sandboxes):
             for pid in leftovers:
-                _quietly(lambda pid=pid: os.kill(pid, signal.SIGKILL))
+                _quietly(partial(os.kill, pid, signal.SIGKILL))
             for pid in leftovers:
-                _quietly(lambda pid=pid: os.waitpid(pid, 0))
+                _quietly(partial(os.waitpid, pid, 0))
 
 
 def _stage_and_exit(sandbox: Sandbox, descriptors: list[int]) -> NoReturn:
@@ -300,7 +306,7 @@ def _enter_namespaces(kind: str) -> None:
         uid, gid = os.getuid(), os.getgid()
         kernel.unshare(kernel.CLONE_NEWUSER | apart)
         for name, line in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:  # noqa: PTH123 - no pathlib here
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
                 file.write(line)
     kernel.make_mounts_private()
 
@@ -320,7 +326,7 @@ def _be_neighbour(wanted: dict[str, str], writer: int) -> NoReturn:
             for listener in select.select(listeners, [], [])[0]:
                 connection, _ = listener.accept()
                 with connection:
-                    _quietly(lambda c=connection: c.sendall(wanted["secret"].encode()))
+                    _quietly(partial(connection.sendall, wanted["secret"].encode()))
         signal.pause()
     finally:
         os._exit(1)
@@ -401,7 +407,7 @@ def _take(step: list[Any], notes: int) -> None:
 
 
 def _execute(argv: list[str], environment: dict[str, str]) -> None:
-    os.execvpe(argv[0], argv, environment)  # noqa: S606 - the whole point; argv is a list, no shell
+    os.execvpe(argv[0], argv, environment)
 
 
 STEPS: dict[str, Callable[..., None]] = {
@@ -423,8 +429,8 @@ def _children(pid: int) -> list[int]:
     """The children of a process, of all its threads."""
     found: list[int] = []
     try:
-        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - no pathlib in supervisors
-            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:  # noqa: PTH123
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
                 found += map(int, file.read().split())
     except OSError:
         return found

@@ -62,7 +62,7 @@ def render_argv(plan: Plan, *, disable_userns: bool) -> list[str]:
     return argv
 
 
-def _arguments(op: Op) -> Iterator[str]:
+def _arguments(op: Op) -> Iterator[str]:  # noqa: C901, PLR0912 - one case an operation, and no logic in any
     match op:
         case LandlockDomain():
             yield from ()

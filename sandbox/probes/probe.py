@@ -46,7 +46,7 @@ class Probe:
     """Reach only: errnos that nothing but the code behind the call gives for these arguments."""
     denied_by: frozenset[int] = DENIALS
     """Errnos that are a denial of this act."""
-    secret: str | None = None
+    planted: str | None = None
     """Effect only: the name of the planted secret that the evidence must equal; the agent never knows it."""
     variant: str = VARIANT
 
@@ -80,10 +80,10 @@ def effect(
     attempt: Callable[[Field], str],
     *,
     denied_by: frozenset[int] = DENIALS,
-    secret: str | None = None,
+    planted: str | None = None,
 ) -> Probe:
     """An effect probe: `attempt` does the act and returns what shows it."""
-    return Probe(family, act, Level.EFFECT, detail, attempt, frozenset(), denied_by, secret)
+    return Probe(family, act, Level.EFFECT, detail, attempt, frozenset(), denied_by, planted)
 
 
 # System call numbers, from the kernel's arch/x86/entry/syscalls/syscall_64.tbl and

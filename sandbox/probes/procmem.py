@@ -16,7 +16,7 @@ DENIED = DENIALS | {errno.ESRCH}
 def alive() -> None:
     """Reading one's own memory by the same path still works; so an empty view is not a missing /proc."""
     mark = b"holdfast-own-memory"
-    with open("/proc/self/maps", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - no pathlib inside
+    with open("/proc/self/maps", encoding="ascii", errors="replace") as file:
         first = int(file.readline().split("-", maxsplit=1)[0], 16)
     if len(_peek("self", first, len(mark))) != len(mark):
         raise OSError(errno.EIO, "own memory could not be read")
@@ -26,7 +26,7 @@ def _read_neighbour(field: Field) -> str:
     """Try the neighbour by its number, then every process that can be seen: a pid namespace renumbers."""
     told = field["neighbour"]
     last = OSError(errno.ESRCH, "no visible process has the secret")
-    pids = [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - no pathlib inside
+    pids = [name for name in os.listdir("/proc") if name.isdigit()]
     for pid in sorted(pids, key=lambda name: int(name) != told["pid"]):
         try:
             found = _peek(pid, told["address"], told["length"]).decode("ascii", "replace")
@@ -48,5 +48,5 @@ def _peek(pid: str, address: int, length: int) -> bytes:
 
 
 PROBES: tuple[Probe, ...] = (
-    effect(FAMILY, "procmem.read", "neighbour", _read_neighbour, denied_by=DENIED, secret="neighbour"),
+    effect(FAMILY, "procmem.read", "neighbour", _read_neighbour, denied_by=DENIED, planted="neighbour"),
 )

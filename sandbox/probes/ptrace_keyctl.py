@@ -7,6 +7,7 @@ import signal
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from holdfast.sandbox.kernel_calls import syscall
 from holdfast.sandbox.probes.probe import Field, Probe, effect, number, reach
@@ -20,6 +21,7 @@ NO_PROCESS = 0x7FFFFFFF
 KEYCTL_READ, UNDEFINED_COMMAND = 11, 9999
 KEY_SPEC_PROCESS_KEYRING = -2
 MARK = b"holdfast-memory."
+TRANSFERS = ("process_vm_readv", "process_vm_writev")
 
 
 def alive() -> None:
@@ -67,7 +69,7 @@ def _traced(_: Field) -> str:
             os._exit(error.errno or 255)
         os.kill(os.getpid(), signal.SIGSTOP)
         os._exit(0)
-    _, status = os.waitpid(pid, os.WUNTRACED)
+    status = os.waitpid(pid, os.WUNTRACED)[1]
     if os.WIFEXITED(status):
         raise OSError(os.WEXITSTATUS(status), "PTRACE_TRACEME")
     os.kill(pid, signal.SIGKILL)
@@ -90,6 +92,11 @@ def _transfer(name: str) -> Callable[[Field], str]:
         return f"{name} moved {moved} bytes"
 
     return attempt
+
+
+def _bogus_transfer(name: str) -> None:
+    undefined_flags = 1
+    syscall(number(name), NO_PROCESS, None, 0, None, 0, undefined_flags)
 
 
 def _read_key(field: Field) -> str:
@@ -125,10 +132,10 @@ PROBES: tuple[Probe, ...] = (
             FAMILY,
             "process_vm",
             name,
-            lambda name=name: syscall(number(name), NO_PROCESS, None, 0, None, 0, 1),  # type: ignore[misc]
+            partial(_bogus_transfer, name),
             errno.EINVAL,
         )
-        for name in ("process_vm_readv", "process_vm_writev")
+        for name in TRANSFERS
     ),
     effect(FAMILY, "process_vm", "readv", _transfer("process_vm_readv")),
     effect(FAMILY, "process_vm", "writev", _transfer("process_vm_writev")),
@@ -139,7 +146,7 @@ PROBES: tuple[Probe, ...] = (
         lambda: syscall(number("keyctl"), UNDEFINED_COMMAND, 0, 0, 0, 0),
         errno.EOPNOTSUPP,
     ),
-    effect(FAMILY, "keyring.keyctl", "read-planted", _read_key, secret="key"),
+    effect(FAMILY, "keyring.keyctl", "read-planted", _read_key, planted="key"),
     reach(
         FAMILY,
         "keyring.add_key",
@@ -155,5 +162,5 @@ PROBES: tuple[Probe, ...] = (
         lambda: syscall(number("request_key"), 1, 1, None, 0),
         errno.EFAULT,
     ),
-    effect(FAMILY, "keyring.request_key", "find-planted", _request_key, secret="key"),
+    effect(FAMILY, "keyring.request_key", "find-planted", _request_key, planted="key"),
 )

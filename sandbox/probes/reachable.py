@@ -20,7 +20,7 @@ UNHEARD = ABSENT | {errno.ECONNREFUSED, errno.EAFNOSUPPORT}
 
 def alive() -> None:
     """A file that must be there can be read, and a socket pair carries a byte."""
-    with open(__file__, "rb") as file:  # noqa: PTH123 - no pathlib inside
+    with open(__file__, "rb") as file:
         file.read(1)
     left, right = socket.socketpair()
     left.send(b"x")
@@ -44,20 +44,22 @@ def _by_abstract_name(field: Field) -> str:
 
 
 def _home_file(field: Field) -> str:
-    with open(field["home_file"], encoding="ascii") as file:  # noqa: PTH123 - no pathlib inside
+    with open(field["home_file"], encoding="ascii") as file:
         return file.read()
 
 
 def _environment(_: Field) -> str:
     try:
-        return os.environ[ENVIRONMENT_NAME]  # noqa: TID251 - the environment is what is being probed
+        return os.environ[ENVIRONMENT_NAME]
     except KeyError:
         raise OSError(errno.ENOENT, "no such variable") from None
 
 
 PROBES: tuple[Probe, ...] = (
-    effect(FAMILY, "reach.unix", "run-socket", _by_path, denied_by=UNHEARD, secret="neighbour"),
-    effect(FAMILY, "reach.abstract", "abstract-socket", _by_abstract_name, denied_by=UNHEARD, secret="neighbour"),
-    effect(FAMILY, "reach.home", "home-file", _home_file, denied_by=ABSENT, secret="home"),
-    effect(FAMILY, "reach.environment", "variable", _environment, denied_by=ABSENT, secret="environment"),
+    effect(FAMILY, "reach.unix", "run-socket", _by_path, denied_by=UNHEARD, planted="neighbour"),
+    effect(
+        FAMILY, "reach.abstract", "abstract-socket", _by_abstract_name, denied_by=UNHEARD, planted="neighbour"
+    ),
+    effect(FAMILY, "reach.home", "home-file", _home_file, denied_by=ABSENT, planted="home"),
+    effect(FAMILY, "reach.environment", "variable", _environment, denied_by=ABSENT, planted="environment"),
 )

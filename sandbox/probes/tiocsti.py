@@ -53,11 +53,11 @@ def _type(place: str, bits: str, request: int) -> Probe:
         f"fd-{name}-{bits}",
         lambda field: _type_at(place, request, field),
         denied_by=DENIED,
-        secret=TYPED,
+        planted=TYPED,
     )
 
 
-def _linux_console(field: Field) -> str:  # noqa: ARG001 - the shape of every attempt
+def _linux_console(field: Field) -> str:
     """TIOCLINUX pastes on a virtual console; on a pty it is ENOTTY without any sandbox, and so proves nothing."""
     syscall(number("ioctl"), 0, TIOCLINUX, ctypes.create_string_buffer(b"\x06", 2))
     return "TIOCLINUX answered"
