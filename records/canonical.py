@@ -36,7 +36,7 @@ def parse_strict(text: bytes | str) -> Json:
 def canonical_bytes(value: Json) -> bytes:
     """The RFC 8785 spelling; raises `NotCanonicalError` for integers past 2**53, NaN, lone surrogates."""
     try:
-        return rfc8785.dumps(value)  # type: ignore[arg-type]  # it takes list and dict; so do we, once parsed
+        return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, ValueError) as error:
         raise NotCanonicalError(str(error)) from error
 
