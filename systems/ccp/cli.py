@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0, 64 for bad surroundings, 70 for a fault of ours."""
     options = _parser().parse_args(argv)
-    from holdfast.systems.ccp.faults import ConfigError  # noqa: PLC0415 - see the module's docstring
+    from holdfast.systems.ccp.faults import ConfigError
 
     try:
         return _run(options)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from holdfast.systems.ccp.server import Listen, serve  # noqa: PLC0415
+    from holdfast.systems.ccp.server import Listen, serve
 
     listen = Listen(options.host, options.port, options.uds, options.allow_remote)
     return serve(listen, options.log_dir, os.environ)

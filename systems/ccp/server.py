@@ -15,10 +15,12 @@ from typing import final
 import uvloop
 
 from holdfast.clock import monotonic
+from holdfast.systems.ccp.exchange import OnUpstreamFailure
 from holdfast.systems.ccp.faults import ConfigError
 from holdfast.systems.ccp.origins import is_loopback
 from holdfast.systems.ccp.policy import DEFAULT_POLICY
-from holdfast.systems.ccp.relay import ClientConnection, OnUpstreamFailure, Relay
+from holdfast.systems.ccp.relay import ClientConnection, Relay
+from holdfast.systems.ccp.routes import build_routes
 from holdfast.systems.ccp.settings import Isolation, build_lanes, read_settings
 from holdfast.systems.ccp.usage import UsageLog
 
@@ -57,7 +59,7 @@ def serve(listen: Listen, log_dir: Path, environ: Mapping[str, str]) -> int:
             "unset it and start ccp with `holdfast run --isolation ...`"
         )
     lanes = build_lanes(DEFAULT_POLICY, settings)
-    relay = Relay(DEFAULT_POLICY, lanes, UsageLog(log_dir), via=settings.via)
+    relay = Relay(build_routes(DEFAULT_POLICY, "", "embedded", lanes, settings.via), UsageLog(log_dir))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(_serve(relay, listen))
     if listen.uds:
@@ -83,8 +85,7 @@ async def _serve(relay: Relay, listen: Listen) -> int:
     server.close()
     await _drain(relay, hurry)
     sweeper.cancel()
-    for pool in relay.pools.values():
-        pool.close()
+    relay.routes.close()
     relay.log.close()
     return 0
 

@@ -15,11 +15,15 @@ from holdfast.systems.ccp.faults import CredentialLeakError
 from holdfast.systems.ccp.lanes import Lane, PlannedHead
 from holdfast.systems.ccp.origins import Origin
 
-__all__ = ["Pool", "UpstreamConnection", "UpstreamUser"]
+__all__ = ["BrokerRefusedError", "Pool", "UpstreamConnection", "UpstreamUser"]
 
 _CONNECT_ANSWER_LIMIT = 4096
 _IDLE_KEPT = 128
 _IDLE_SECONDS = 30.0
+
+
+class BrokerRefusedError(ConnectionError):
+    """The broker outside the sandbox does not connect to this host."""
 
 
 class UpstreamUser(Protocol):
@@ -55,6 +59,11 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.writelines((planned.raw, body))
         else:
             self.transport.write(planned.raw)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing of the request is still waiting to be sent (an upstream may answer early)."""
+        return self.transport is not None and self.transport.get_write_buffer_size() == 0
 
     def abort(self) -> None:
         """Close at once, telling nobody: the user has turned away."""
@@ -111,6 +120,8 @@ class Pool:
         self._tls = ssl.create_default_context() if lane.base.origin.scheme == "https" else None
         self.opened = 0
         """Connections opened so far."""
+        self.denied = 0
+        """Connections that the broker refused."""
 
     def take(self) -> UpstreamConnection | None:
         """A kept connection that is not known to be gone, or None."""
@@ -156,8 +167,12 @@ class Pool:
 
     async def open(self, seconds: float) -> UpstreamConnection:
         """A new connection; raises `OSError` (`TimeoutError` past `seconds`, TLS failures included)."""
-        async with asyncio.timeout(seconds):
-            connection = await self._open()
+        try:
+            async with asyncio.timeout(seconds):
+                connection = await self._open()
+        except BrokerRefusedError:
+            self.denied += 1
+            raise
         self.opened += 1
         return connection
 
@@ -211,4 +226,4 @@ async def _await_grant(loop: asyncio.AbstractEventLoop, sock: socket.socket, tar
         if not piece or len(answer) > _CONNECT_ANSWER_LIMIT:
             raise ConnectionError("the broker gave no answer to CONNECT")
     if answer.split(b" ", 2)[1:2] != [b"200"]:
-        raise ConnectionError(f"the broker refuses {target}")
+        raise BrokerRefusedError(f"the broker refuses {target}")
