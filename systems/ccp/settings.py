@@ -1,0 +1,98 @@
+"""The environment, read once and turned into types. Every complaint names its variable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import final
+
+from holdfast.systems.ccp.faults import ConfigError
+from holdfast.systems.ccp.lanes import Lane
+from holdfast.systems.ccp.origins import Secret, parse_base_url
+from holdfast.systems.ccp.policy import ANTHROPIC_URL, ZAI_URL, Auth, LanePolicy, Policy
+
+__all__ = ["Isolation", "Settings", "build_lanes", "read_settings"]
+
+_URL_VARIABLES = {"anthropic": "CCP_ANTHROPIC_URL", "zai": "CCP_ZAI_URL"}
+_HEADER_MODES = {"zai": Auth.X_API_KEY, "auth": Auth.BEARER}
+_PUBLIC_HOSTS = {
+    "anthropic": parse_base_url(ANTHROPIC_URL, what="anthropic").origin.host,
+    "zai": parse_base_url(ZAI_URL, what="zai").origin.host,
+}
+
+
+class Isolation(Enum):
+    """`CCP_SANDBOX`: what the proxy confines itself with."""
+
+    NONE = "none"
+    SECCOMP = "seccomp"
+    BWRAP = "bwrap"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says; keys stay in `environ` until a lane binds them."""
+
+    environ: Mapping[str, str] = field(repr=False)
+    header_mode: Auth | None
+    isolation: Isolation
+    via: str
+    """A broker's Unix socket, through which every upstream connection goes; empty for none."""
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Raises `ConfigError` naming the first variable that is wrong."""
+    mode = environ.get("CCP_HEADER_MODE", "")
+    if mode and mode not in _HEADER_MODES:
+        raise ConfigError("`CCP_HEADER_MODE` is neither `zai` (x-api-key) nor `auth` (Authorization: Bearer)")
+    try:
+        isolation = Isolation(environ.get("CCP_SANDBOX") or "none")
+    except ValueError as error:
+        raise ConfigError("`CCP_SANDBOX` is none of: none, seccomp, bwrap") from error
+    via = environ.get("CCP_UPSTREAM_VIA", "")
+    if via and not via.startswith("/"):
+        raise ConfigError("`CCP_UPSTREAM_VIA` is not the absolute path of a broker's Unix socket")
+    return Settings(environ, _HEADER_MODES.get(mode), isolation, via)
+
+
+def build_lanes(policy: Policy, settings: Settings) -> dict[str, Lane]:
+    """Each lane that the policy routes to, its key bound to its origin; raises `ConfigError`."""
+    used = {matcher.lane for matcher in policy.matchers} | {policy.default_lane}
+    if unknown := sorted(used - set(policy.lanes)):
+        raise ConfigError(f"the policy routes to lane `{unknown[0]}`, which it does not define")
+    lanes = {
+        name: _build_lane(name, lane, settings)
+        for name, lane in policy.lanes.items()
+        if name in used and name not in policy.denied
+    }
+    _check_apart(lanes)
+    return lanes
+
+
+def _build_lane(name: str, lane: LanePolicy, settings: Settings) -> Lane:
+    variable = _URL_VARIABLES.get(name, "")
+    text = settings.environ.get(variable) or lane.base_url
+    base = parse_base_url(text, what=variable if settings.environ.get(variable) else f"lane {name}")
+    if lane.auth is Auth.PASSTHROUGH:
+        return Lane(name, base, lane.auth)
+    key = settings.environ.get(lane.env, "")
+    if not key:
+        raise ConfigError(
+            f"`{lane.env}` is not set, and the policy routes to lane `{name}`; set it to that lane's key"
+        )
+    return Lane(name, base, settings.header_mode or lane.auth, Secret(key, base.origin, what=lane.env))
+
+
+def _check_apart(lanes: Mapping[str, Lane]) -> None:
+    """No two lanes share an origin, and none points at another's public host (a mixed-up variable)."""
+    seen: dict[object, str] = {}
+    for name, lane in lanes.items():
+        origin = lane.base.origin
+        if origin in seen:
+            raise ConfigError(
+                f"lanes `{seen[origin]}` and `{name}` have one origin, {origin}; keys could cross"
+            )
+        seen[origin] = name
+        for other, host in _PUBLIC_HOSTS.items():
+            if other != name and origin.host == host:
+                raise ConfigError(f"lane `{name}` points at {host}, which is lane `{other}`'s own host")
