@@ -12,7 +12,7 @@ setup-peers: ## and what benches, the matrix and nightly runs need
 	@sh tools/setup.sh peers
 
 sandbox-deny-tests: setup ## the main job: the proxy under none, seccomp and bwrap, attacked and judged
-	@$(BIN)/holdfast gates --name sandbox
+	@$(BIN)/holdfast gates --suite ccp --name sandbox
 
 test: setup lint types contracts unit behave ## every check
 	@echo 'holdfast: every check passed'

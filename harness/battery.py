@@ -1,7 +1,7 @@
 """The battery: every probe through one instance, then two such runs judged against each other.
 
-    run_arm(instance, probes, canaries)     -> ArmRun      touches the sandbox
-    judge(control, treatment, ...)          -> Findings    pure
+run_arm(instance, probes, canaries)     -> ArmRun      touches the sandbox
+judge(control, treatment, ...)          -> Findings    pure
 """
 
 import os
@@ -117,7 +117,13 @@ def plant_home(host: Host, canaries: Canaries) -> Iterator[Path | None]:
 
 
 def run_arm(
-    instance: Instance, probes: Sequence[Probe], canaries: Canaries, *, stage: Stage, home_file: Path | None, folder: Path
+    instance: Instance,
+    probes: Sequence[Probe],
+    canaries: Canaries,
+    *,
+    stage: Stage,
+    home_file: Path | None,
+    folder: Path,
 ) -> ArmRun:
     """Run each probe once, and each family's liveness sibling; a lost agent ends the run and says so."""
     arms: dict[str, Arm] = {}
@@ -212,7 +218,12 @@ def claimed_families(isolation: Isolation, plan: Plan | None) -> tuple[str, ...]
 
 
 def judge(
-    control: ArmRun, treatment: ArmRun, probes: Sequence[Probe], *, harness_seccomp: int, claimed: Sequence[str]
+    control: ArmRun,
+    treatment: ArmRun,
+    probes: Sequence[Probe],
+    *,
+    harness_seccomp: int,
+    claimed: Sequence[str],
 ) -> Findings:
     """Hold the two arms of each probe against each other; pure."""
     is_control = treatment.isolation is Isolation.NONE
@@ -228,16 +239,16 @@ def judge(
         first, second = _arm(control, probe), _arm(treatment, probe)
         findings.append(Finding(probe, first, second, judge_probe(first, second, context)))
     acts = {
-        act: judge_act([(f.probe.level, f.verdict) for f in findings if f.probe.act == act], is_control=is_control)
+        act: judge_act(
+            [(f.probe.level, f.verdict) for f in findings if f.probe.act == act], is_control=is_control
+        )
         for act in dict.fromkeys(probe.act for probe in probes)
     }
     families = {
         family: _family(family, findings, acts, is_control=is_control)
         for family in dict.fromkeys(probe.family for probe in probes)
     }
-    return Findings(
-        treatment.isolation, tuple(findings), acts, families, treatment, control, tuple(claimed)
-    )
+    return Findings(treatment.isolation, tuple(findings), acts, families, treatment, control, tuple(claimed))
 
 
 def _family(

@@ -7,11 +7,13 @@ The stage is the suite's only door to a confined process, so a suite never learn
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, final
 
 from holdfast.harness.gate import Gate
+from holdfast.harness.service import Running, ServiceSpec
 
 __all__ = ["Completed", "LaneMetrics", "Stage", "Suite"]
 
@@ -39,6 +41,17 @@ class Stage(Protocol):
     @property
     def folder(self) -> Path:
         """Scratch of this run, writable inside the isolation at the same path, deleted afterwards."""
+
+    @property
+    def command(self) -> tuple[str, ...] | None:
+        """What the user put in the system's place (`--proxy-cmd`), as words with `{templates}`; None for our own."""
+
+    def serve(self, spec: ServiceSpec) -> AbstractContextManager[Running]:
+        """Bring a service up inside, beside the probes; a stage serves once. When the suite is done with it,
+        the harness attacks the sandbox that it runs in and looks at who owns its socket, then stops it.
+
+        Raises `AgentLostError` when it does not become ready.
+        """
 
     def run(
         self,
@@ -73,6 +86,8 @@ class Suite(Generic[E]):
     gather: Callable[[Stage], E]
     gates: tuple[Gate[E], ...]
     isolations: tuple[str, ...] = ("none", "seccomp", "bwrap")
+    serves: bool = False
+    """Whether `gather` brings up a service; then the `identity` gate must see it."""
     lanes: Callable[[E], Mapping[str, LaneMetrics]] = field(default=lambda _: {})
     details: Callable[[E], Mapping[str, Any]] = field(default=lambda _: {})
     """Figures for the report's section; JSON values only."""

@@ -7,11 +7,12 @@ What crosses the wall is one socket pair, made here, and the terminal.
 
 import json
 import os
+import select
 import signal
 import socket
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,14 +79,14 @@ def bring_up(
     host: Host,
     *,
     stage: Stage,
-    plan: Plan | None = None,
+    alter: Callable[[Plan], Plan] | None = None,
 ) -> "Instance":
     """Start a sandbox with an agent and hear its first words.
 
-    `plan` replaces the compiled one: an ablation, or a fault planted on purpose. Raises `CannotConfineError`
+    `alter` changes the compiled plan: an ablation, or a fault planted on purpose. Raises `CannotConfineError`
     when the launcher cannot start, `AgentLostError` when the agent does not come to speak.
     """
-    compiled = plan or plan_for(
+    compiled = plan_for(
         isolation,
         command,
         host,
@@ -93,6 +94,8 @@ def bring_up(
         profile=policy.profile,
         shares_network=policy.shares_network,
     )
+    if alter is not None:
+        compiled = alter(compiled)
     with ExitStack() as undo:
         try:
             terminal = undo.enter_context(Terminal())
@@ -176,6 +179,12 @@ class Instance:
         told = self._ask(wish, HELLO_SECONDS, [stdout, stderr])
         if "service" not in told:
             raise AgentLostError(f"the service could not be started: {told.get('refused', told)}")
+
+    def poll_service(self) -> int | None:
+        """Whether the service has ended of its own accord, without waiting; its status then."""
+        while select.select([self._control], [], [], 0)[0]:
+            self._note(self._hear(clock.monotonic() + ANSWER_SLACK_SECONDS))
+        return self.service_ended
 
     def stop_service(self, seconds: float) -> int | None:
         """Ask the service to end (SIGTERM) and wait for it; its exit status, negative for a signal."""

@@ -203,6 +203,10 @@ class Plan:
         """The same plan with operations left out: an ablation, or a fault planted on purpose."""
         return Plan(self.isolation, tuple(op for op in self.ops if not isinstance(op, kinds)))
 
+    def words(self) -> tuple[str, ...]:
+        """Each operation as a person reads it."""
+        return tuple(describe(op) for op in self.ops)
+
     def has(self, kind: type[Op]) -> bool:
         """Whether any operation is of this kind."""
         return any(isinstance(op, kind) for op in self.ops)

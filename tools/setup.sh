@@ -42,7 +42,12 @@ present() {
     case "$1" in
         command:*) command -v "${1#command:}" >/dev/null 2>&1 || [ -x "/usr/sbin/${1#command:}" ] ;;
         header:*) echo "#include <${1#header:}>" | gcc -E - >/dev/null 2>&1 ;;
-        library:*) ls /lib/*/"${1#library:}" /usr/lib/*/"${1#library:}" /usr/lib64/"${1#library:}" >/dev/null 2>&1 ;;
+        library:*)
+            for folder in /lib/*/ /usr/lib/*/ /usr/lib64/; do
+                [ -e "$folder${1#library:}" ] && return 0
+            done
+            return 1
+            ;;
         file:*) [ -e "${1#file:}" ] ;;
     esac
 }

@@ -1,0 +1,324 @@
+"""The command `holdfast`: words to types, the campaign, files, an exit code.
+
+Exit codes: 0 all gates pass, 1 a gate fails, 2 cannot tell, 64 bad usage or bad input, 70 our own fault;
+`holdfast run` gives the command's own status instead, 128 + n for signal n.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import click
+import typer
+
+from holdfast.harness.campaign import (
+    Wanted,
+    exit_code,
+    findings_of,
+    judge_campaign,
+    over_isolations,
+    run_campaign,
+)
+from holdfast.harness.narrate import Narrator
+from holdfast.harness.report import page_of, render_markdown
+from holdfast.harness.report.page import EXIT_WORDS
+from holdfast.harness.results import (
+    judge_results,
+    metrics_document,
+    read_confounders,
+    sandbox_document,
+    write_document,
+    write_text,
+)
+from holdfast.harness.run_id import begin_run
+from holdfast.harness.service import ServiceSpec
+from holdfast.harness.suite import Suite
+from holdfast.sandbox import (
+    BadInputError,
+    CannotConfineError,
+    Command,
+    Isolation,
+    Profile,
+    SandboxError,
+    Spawner,
+    confine,
+    load_profile,
+    parse_isolation,
+    parse_isolations,
+    read_host,
+)
+from holdfast.sandbox.confine import plan_command
+from holdfast.sandbox.probes import all_probes
+
+__all__ = ["app", "main"]
+
+BAD_INPUT, OUR_FAULT, CANNOT_TELL = 64, 70, 2
+
+app = typer.Typer(
+    name="holdfast",
+    help="Show that a sandbox denies what it is said to deny, on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ProfileOption = Annotated[str, typer.Option("--profile", help="strict, standard, standard-net, or a path.")]
+IsolationsOption = Annotated[str, typer.Option("--isolation", help="A comma-separated list.")]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Where the results go.")]
+CommandArgument = Annotated[list[str] | None, typer.Argument(metavar="[-- CMD ...]")]
+
+
+@app.command()
+def run(
+    command: CommandArgument = None,
+    isolation: Annotated[str, typer.Option("--isolation", help="none, seccomp or bwrap.")] = "bwrap",
+    profile: ProfileOption = "standard",
+    explain: Annotated[bool, typer.Option("--explain", help="Print the plan and run nothing.")] = False,
+    writable: Annotated[
+        list[Path] | None, typer.Option("--writable", help="A folder that stays writable under bwrap.")
+    ] = None,
+) -> int:
+    """Confine CMD and give its status; nothing is probed."""
+    if not command:
+        raise BadInputError("no command was given", hint="put it behind `--`: holdfast run -- CMD")
+    chosen = parse_isolation(isolation)
+    policy = load_profile(profile)
+    folders = tuple(str(folder.resolve()) for folder in writable or ())
+    wanted = Command(
+        argv=tuple(command), cwd=_inside_folder(chosen, folders), inherited=dict(os.environ), writable=folders
+    )
+    if explain:
+        for word in plan_command(chosen, wanted, policy, read_host()).words():
+            typer.echo(word)
+        return 0
+    return _run_confined(chosen, wanted, policy)
+
+
+def _inside_folder(isolation: Isolation, writable: tuple[str, ...]) -> str:
+    """Where the command starts: here, where here exists inside; else the first writable folder, else `/`."""
+    here = os.getcwd()  # noqa: PTH109 - a string is what the plan wants
+    seen = (*writable, *read_host().interpreter, read_host().project, "/usr", "/etc")
+    if isolation is not Isolation.BWRAP or any(here == s or here.startswith(f"{s}/") for s in seen):
+        return here
+    return writable[0] if writable else "/"
+
+
+def _run_confined(isolation: Isolation, command: Command, profile: Profile) -> int:
+    """Forward signals, wait, and say so when the command never ran."""
+    with Spawner() as spawner, confine(spawner, isolation, command, profile=profile) as confined:
+
+        def forward(number: int, _: FrameType | None) -> None:
+            confined.signal(number)
+
+        for number in (
+            signal.SIGTERM,
+            signal.SIGINT,
+            signal.SIGHUP,
+            signal.SIGQUIT,
+            signal.SIGUSR1,
+            signal.SIGUSR2,
+        ):
+            signal.signal(number, forward)
+        for note in confined.skipped:
+            typer.echo(f"holdfast: skipped {note}", err=True)
+        status = confined.wait()
+        if isolation is Isolation.BWRAP and '"exit-code"' not in confined.launcher_status:
+            # bwrap reports an exit code only for a command that it could execute.
+            _say_failed(f"`{command.argv[0]}` never ran inside bwrap (its own words stand above)")
+            return BAD_INPUT
+        return status
+
+
+@app.command()
+def deny(
+    command: CommandArgument = None,
+    isolation: IsolationsOption = "none,seccomp,bwrap",
+    profile: ProfileOption = "standard",
+    ready: Annotated[
+        str | None, typer.Option("--ready", help="CMD is ready when this URL answers 200.")
+    ] = None,
+    results: ResultsOption = Path("results"),
+    quiet: Annotated[bool, typer.Option("--quiet")] = False,
+) -> int:
+    """Attack each isolation with the battery, with CMD as a service beside the probes if one is given."""
+    service = _service(command, ready)
+    return _campaign(
+        suites=(),
+        isolation=isolation,
+        profile=profile,
+        service=service,
+        results=results,
+        name="deny",
+        quiet=quiet,
+    )
+
+
+def _service(command: list[str] | None, ready: str | None) -> ServiceSpec | None:
+    """A stranger's service: its port is that of the ready URL."""
+    if not command:
+        if ready:
+            raise BadInputError("`--ready` without a command", hint="put the service behind `--`")
+        return None
+    if not ready:
+        raise BadInputError("a service needs `--ready URL`, so that it is known when it is up")
+    parts = urlsplit(ready)
+    if parts.scheme != "http" or parts.hostname not in {"127.0.0.1", "localhost"} or not parts.port:
+        raise BadInputError(
+            f"`{ready}` is not a loopback URL with a port", hint="http://127.0.0.1:PORT/health"
+        )
+    return ServiceSpec(tuple(command), "/", parts.port, ready_url=ready)
+
+
+@app.command()
+def gates(
+    suite: Annotated[str, typer.Option("--suite", help="A comma-separated list of suites.")] = "ccp",
+    isolation: IsolationsOption = "none,seccomp,bwrap",
+    profile: ProfileOption = "standard-net",
+    proxy_cmd: Annotated[str | None, typer.Option("--proxy-cmd", help="A proxy in ccp's place.")] = None,
+    results: ResultsOption = Path("results"),
+    name: Annotated[str, typer.Option("--name", help="METRICS_<name>.json")] = "gates",
+    quiet: Annotated[bool, typer.Option("--quiet")] = False,
+) -> int:
+    """Bring each suite's system up under each isolation, attack it, drive it, judge every gate."""
+    return _campaign(
+        suites=_suites(suite),
+        isolation=isolation,
+        profile=profile,
+        proxy_cmd=proxy_cmd,
+        results=results,
+        name=name,
+        quiet=quiet,
+    )
+
+
+def _suites(names: str) -> tuple[Suite[Any], ...]:
+    """Load suites by entry point; raises `BadInputError` naming those that there are."""
+    found = {point.name: point for point in entry_points(group="holdfast.suites")}
+    chosen = [name.strip() for name in names.split(",")]
+    if unknown := [name for name in chosen if name not in found]:
+        raise BadInputError(
+            f"unknown suite `{unknown[0]}`", hint=f"one of {', '.join(sorted(found)) or 'none'}"
+        )
+    return tuple(found[name].load() for name in chosen)
+
+
+def _campaign(
+    *,
+    suites: tuple[Suite[Any], ...],
+    isolation: str,
+    profile: str,
+    results: Path,
+    name: str,
+    quiet: bool,
+    service: ServiceSpec | None = None,
+    proxy_cmd: str | None = None,
+) -> int:
+    """Run, judge, write, tell."""
+    wanted = Wanted(
+        run=begin_run(),
+        isolations=parse_isolations(isolation),
+        profile=load_profile(profile),
+        probes=all_probes(),
+        suites=suites,
+        service=service,
+        proxy_command=_words(proxy_cmd),
+    )
+    narrator = Narrator(quiet=quiet)
+    return conclude(wanted, narrator, results=results, name=name)
+
+
+def conclude(wanted: Wanted, narrator: Narrator, *, results: Path, name: str) -> int:
+    """A campaign from its first process to its last file; returns the exit code."""
+    campaign = run_campaign(wanted, read_host(), narrator)
+    verdicts = judge_campaign(campaign)
+    confounders = read_confounders(campaign.host)
+    written = []
+    for staging in campaign.stagings:
+        findings = findings_of(campaign, staging)
+        document = sandbox_document(
+            campaign, findings, verdicts[staging.isolation]["denials"], confounders=confounders
+        )
+        written.append(f"SANDBOX_{staging.isolation.value}.json")
+        write_document(results / written[-1], document)
+    overall = dict(over_isolations(verdicts))
+    overall["results"] = judge_results(results, written, wanted.run)
+    code = exit_code(list(overall.values()))
+    lanes = {staging.isolation.value: staging.lanes for staging in campaign.stagings}
+    metrics = metrics_document(wanted.run, name=name, code=code, live=False, lanes=lanes, gates=overall)
+    write_document(results / f"METRICS_{name}.json", metrics)
+    page = page_of(campaign, verdicts, overall=overall, confounders=confounders, command=_again())
+    write_text(results / "SANDBOX-REPORT.md", render_markdown(page))
+    narrator.conclude(page, overall, written=(str(results / "SANDBOX-REPORT.md"),))
+    return code
+
+
+def _words(text: str | None) -> tuple[str, ...] | None:
+    """Split a command by the shell's rules of quoting, without a shell."""
+    if text is None:
+        return None
+    import shlex
+
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise BadInputError(f"`--proxy-cmd` cannot be split: {error}") from None
+    if not words:
+        raise BadInputError("`--proxy-cmd` is empty")
+    return words
+
+
+def _again() -> str:
+    """The command that was typed, to be typed again."""
+    import shlex
+
+    return shlex.join(["holdfast", *sys.argv[1:]])
+
+
+def _say_failed(what: str) -> None:
+    typer.echo(f"holdfast: {what}", err=True)
+
+
+def _refuse(error: Exception, code: int) -> int:
+    _say_failed(str(error))
+    _say_failed(f"exit {code} ({EXIT_WORDS.get(code, 'refused')})")
+    return code
+
+
+def main() -> None:
+    """The entry point: every way out has a code of ours."""
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(arguments: list[str]) -> int:
+    confining = arguments[:1] == ["run"]
+    try:
+        result = app(arguments, standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return _refuse(click.ClickException(error.format_message()), BAD_INPUT)
+    except click.Abort:
+        return 130
+    except BadInputError as error:
+        return _refuse(error, BAD_INPUT)
+    except CannotConfineError as error:
+        return _refuse(error, OUR_FAULT if confining else CANNOT_TELL)
+    except SandboxError as error:
+        return _refuse(error, OUR_FAULT)
+    except KeyboardInterrupt:
+        _say_failed("interrupted")
+        return 130
+    except OSError as error:
+        return _refuse(error, OUR_FAULT)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: our own fault, and the whole story
+        traceback.print_exc()
+        return _refuse(error, OUR_FAULT)
+    return int(result or 0)

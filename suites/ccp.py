@@ -1,0 +1,462 @@
+"""The suite of the routing proxy: real streaming traffic through two witnesses, judged on captured bytes.
+
+    drive(stage)   proxy inside, witnesses outside, one client   -> Evidence
+    GATES          lane hygiene and streaming, pure
+
+Any proxy can take ccp's place (`--proxy-cmd`); it is told where the witnesses are as `design` says: by
+environment and by `{template}` words.
+"""
+
+import json
+import secrets
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import final
+
+from holdfast.harness.driver import Exchange, exchange, new_marker
+from holdfast.harness.gate import Gate, Judgement, cannot_tell, failed, passed
+from holdfast.harness.leak import Found, decoys, search
+from holdfast.harness.service import ServiceSpec, free_port
+from holdfast.harness.suite import LaneMetrics, Stage, Suite
+from holdfast.harness.witness import Capture, Ledger, Reply, Witness, reply_headers
+
+__all__ = ["GATES", "Evidence", "Secrets", "suite"]
+
+ANTHROPIC, ZAI = "anthropic", "zai"
+LANES = (ANTHROPIC, ZAI)
+
+HAIKU = ("claude-haiku-4-5-20251001", "claude-3-5-haiku-latest")
+OTHERS = ("claude-sonnet-4-5-20250929", "claude-opus-4-1")
+
+
+@final
+@dataclass(frozen=True, slots=True, repr=False)
+class Secrets:
+    """Canaries of one run of this suite."""
+
+    zai_key: str
+    client_key: str
+    client_token: str
+    question: str
+    """Stands in every request body."""
+    answer: str
+    """Stands in every answer's body."""
+
+    @classmethod
+    def fresh(cls) -> "Secrets":
+        """Draw new ones, shaped like the real things."""
+        return cls(
+            zai_key=f"zai-{secrets.token_hex(16)}",
+            client_key=f"sk-ant-api03-{secrets.token_hex(20)}",
+            client_token=f"sk-ant-oat01-{secrets.token_hex(20)}",
+            question=f"question-{secrets.token_hex(12)}",
+            answer=f"answer-{secrets.token_hex(12)}",
+        )
+
+    def named(self) -> Mapping[str, str]:
+        """By the name that a report may print."""
+        return {
+            "the zai key": self.zai_key,
+            "the client's api key": self.client_key,
+            "the client's token": self.client_token,
+            "the request's text": self.question,
+            "the answer's text": self.answer,
+        }
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one isolation's traffic showed."""
+
+    exchanges: tuple[Exchange, ...]
+    captures: Mapping[str, tuple[Capture, ...]]
+    """By lane."""
+    crossings: Mapping[str, tuple[Found, ...]]
+    """By lane: the credentials found in the bytes that its witness received."""
+    expected_credentials: Mapping[bytes, Mapping[str, str]] = field(repr=False)
+    """By marker: the credential headers that the client sent."""
+    leaks: tuple[Found, ...]
+    searched: int
+    """Files, streams and answers that were searched for canaries."""
+    blind_to: tuple[str, ...]
+    """Coats in which the search missed a decoy that it had to find."""
+    problems: tuple[str, ...]
+
+
+def drive(stage: Stage) -> Evidence:
+    """Bring the proxy up between a client and two witnesses; send each shape of request; search what it left."""
+    canaries, ledger = Secrets.fresh(), Ledger()
+    logs = stage.folder / "logs"
+    logs.mkdir(exist_ok=True)
+
+    def script(method: str, target: str, body: bytes) -> Reply:
+        return scripted(method, target, body, canaries.answer)
+
+    with Witness(ANTHROPIC, script, ledger) as anthropic, Witness(ZAI, script, ledger) as zai:
+        spec = proxy_spec(stage, anthropic.url, zai.url, canaries.zai_key, logs)
+        with stage.serve(spec) as proxy:
+            exchanges, sent = converse(spec.port, canaries, ledger)
+        captures = {ANTHROPIC: anthropic.captures, ZAI: zai.captures}
+        problems = tuple(f"{w.name}: {p}" for w in (anthropic, zai) for p in w.problems)
+        outputs = proxy.outputs()
+    places = [*_files(stage.folder), *((f"the proxy's {n}", t) for n, t in outputs.items())]
+    own = {name: value for name, value in canaries.named().items() if name != "the answer's text"}
+    answers = [(f"answer {i}", _head(e) + e.body) for i, e in enumerate(exchanges)]
+    return Evidence(
+        exchanges=exchanges,
+        captures=captures,
+        crossings={lane: search(canaries.named(), _raw(captures[lane])) for lane in LANES},
+        expected_credentials=sent,
+        leaks=(*search(canaries.named(), places), *search(own, answers)),
+        searched=len(places) + len(answers),
+        blind_to=missed_decoys(stage.folder, canaries.question),
+        problems=problems,
+    )
+
+
+def proxy_spec(stage: Stage, anthropic: str, zai: str, zai_key: str, logs: Path) -> ServiceSpec:
+    """How the proxy under test is started: ccp, or what the user put in its place."""
+    port = free_port()
+    told = {"port": str(port), "anthropic": anthropic, "zai": zai, "zai_key": zai_key, "log_dir": str(logs)}
+    environment = {
+        "HOLDFAST_PORT": told["port"],
+        "HOLDFAST_UPSTREAM_ANTHROPIC": anthropic,
+        "HOLDFAST_UPSTREAM_ZAI": zai,
+        "HOLDFAST_ZAI_KEY": zai_key,
+        "HOLDFAST_LOG_DIR": told["log_dir"],
+        "ZAI_API_KEY": zai_key,
+        "CCP_ANTHROPIC_URL": anthropic,
+        "CCP_ZAI_URL": zai,
+        "CCP_SANDBOX": "none",  # confined from outside, as any service would be
+    }
+    if stage.command is None:
+        ccp = Path(sys.executable).with_name("ccp")
+        argv: tuple[str, ...] = (str(ccp), "serve", "--port", told["port"], "--log-dir", told["log_dir"])
+    else:
+        argv = tuple(fill(word, told) for word in stage.command)
+    return ServiceSpec(argv, str(stage.folder), port, environment)
+
+
+def fill(word: str, told: Mapping[str, str]) -> str:
+    """Replace `{port}` and the like; other braces stay as they are."""
+    for name, value in told.items():
+        word = word.replace("{" + name + "}", value)
+    return word
+
+
+def converse(
+    port: int, canaries: Secrets, ledger: Ledger
+) -> tuple[tuple[Exchange, ...], Mapping[bytes, Mapping[str, str]]]:
+    """Every model with every form of credential, streaming and not, and counting tokens; one after the other."""
+    forms = (
+        {"x-api-key": canaries.client_key},
+        {"Authorization": f"Bearer {canaries.client_token}", "anthropic-beta": "oauth-2025-04-20"},
+        {"x-api-key": canaries.client_key, "Authorization": f"Bearer {canaries.client_token}"},
+    )
+    exchanges, sent = [], {}
+    for model in (*HAIKU, *OTHERS):
+        for index, credentials in enumerate(forms):
+            endpoint = "/v1/messages/count_tokens" if index == len(forms) - 1 else "/v1/messages?beta=true"
+            marker = new_marker()
+            sent[marker] = credentials
+            exchanges.append(
+                exchange(
+                    port,
+                    marker=marker,
+                    method="POST",
+                    target=endpoint,
+                    headers={**COMMON_HEADERS, **credentials},
+                    body=request_body(model, marker, canaries.question, stream=index != 1),
+                    model=model,
+                    expected_lane=ZAI if model in HAIKU else ANTHROPIC,
+                    ledger=ledger,
+                )
+            )
+    return tuple(exchanges), sent
+
+
+COMMON_HEADERS: Mapping[str, str] = {
+    "content-type": "application/json",
+    "anthropic-version": "2023-06-01",
+    "user-agent": "claude-cli/2.1.201 (external, cli)",
+    "x-app": "cli",
+    "accept": "application/json",
+}
+
+
+def request_body(model: str, marker: bytes, question: str, *, stream: bool) -> bytes:
+    """A request as the real client shapes it, with a tool whose schema has a property `model` of its own."""
+    schema = {"type": "object", "properties": {"model": {"type": "string", "enum": ["haiku", "sonnet"]}}}
+    document = {
+        "model": model,
+        "max_tokens": 64,
+        "stream": stream,
+        "system": [{"type": "text", "text": "x-anthropic-billing-header: attribution first"}],
+        "tools": [{"name": "spawn", "description": "start a helper", "input_schema": schema}],
+        "messages": [{"role": "user", "content": f"{marker.decode()} {question} naïve \u2028 \\u0041"}],
+    }
+    return json.dumps(document, ensure_ascii=False).encode()
+
+
+def scripted(method: str, target: str, body: bytes, answer: str) -> Reply:
+    """What both witnesses answer: a stream when it was asked for, else one JSON document."""
+    if method != "POST":
+        return Reply(200, reply_headers({"content-type": "application/json"}), (b"{}",), lockstep=False)
+    if "count_tokens" in target:
+        return Reply(200, reply_headers({"content-type": "application/json"}), (b'{"input_tokens":', b"7}"))
+    if b'"stream": true' in body:
+        headers = {"content-type": "text/event-stream; charset=utf-8", "request-id": "req_witness"}
+        return Reply(200, reply_headers(headers), tuple(_stream(answer)))
+    document = {
+        "type": "message",
+        "content": [{"type": "text", "text": answer}],
+        "usage": {"output_tokens": 3},
+    }
+    text = json.dumps(document).encode()
+    return Reply(200, reply_headers({"content-type": "application/json"}), (text[:9], text[9:]))
+
+
+def _stream(answer: str) -> Iterator[bytes]:
+    """A stream with all that a careless proxy breaks: comments, pings, blank data, odd line ends."""
+    start = {"type": "message_start", "message": {"id": "msg_1", "usage": {"input_tokens": 7}}}
+    yield f"event: message_start\ndata: {json.dumps(start)}\n\n".encode()
+    yield b'event: content_block_start\ndata: {"type":"content_block_start","index":0}\n\n'
+    yield b": a comment\n\n"
+    yield b'event: ping\ndata: {"type": "ping"}\n\n'
+    for piece in (answer[:10], answer[10:], " \u00fc\u2028", ""):
+        delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
+        yield f"event: content_block_delta\r\ndata: {json.dumps(delta, ensure_ascii=False)}\r\n\r\n".encode()
+    yield b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n'
+    yield b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":3}}\n\n'
+    yield b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+
+
+def missed_decoys(folder: Path, canary: str) -> tuple[str, ...]:
+    """Hide the canary in each coat in a file of its own; the coats in which the search did not find it."""
+    hidden = folder / "decoys"
+    hidden.mkdir()
+    try:
+        for coat, text in decoys(canary).items():
+            (hidden / coat.replace(" ", "-")).write_bytes(text)
+        found = {f.place for f in search({"decoy": canary}, _files(folder))}
+        return tuple(c for c in decoys(canary) if f"decoys/{c.replace(' ', '-')}" not in found)
+    finally:
+        for path in hidden.iterdir():
+            path.unlink()
+        hidden.rmdir()
+
+
+def _files(folder: Path) -> list[tuple[str, bytes]]:
+    """Every regular file below a folder, by its path within it."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+    return [(str(p.relative_to(folder)), p.read_bytes()) for p in paths]
+
+
+def _raw(captures: Sequence[Capture]) -> list[tuple[str, bytes]]:
+    return [(f"request {i}", capture.raw) for i, capture in enumerate(captures)]
+
+
+def _head(seen: Exchange) -> bytes:
+    return b"".join(name + b": " + value + b"\r\n" for name, value in seen.headers)
+
+
+# -- gates --------------------------------------------------------------------------------------------
+
+
+def judge_no_haiku_on_anthropic(evidence: Evidence) -> Judgement:
+    """No request for a haiku model reaches the anthropic lane."""
+    wrong = [c for c in evidence.captures[ANTHROPIC] if "haiku" in model_of(c).lower()]
+    right = [c for c in evidence.captures[ZAI] if "haiku" in model_of(c).lower()]
+    if wrong:
+        return failed(f"{len(wrong)} request(s) for {model_of(wrong[0])} reached the anthropic lane")
+    if not right or not evidence.captures[ANTHROPIC]:
+        return cannot_tell("no haiku request was seen on the zai lane, or nothing on the anthropic lane")
+    return passed(f"{len(right)} haiku requests, all on the zai lane")
+
+
+def judge_no_other_on_zai(evidence: Evidence) -> Judgement:
+    """No request for another model reaches the zai lane."""
+    wrong = [c for c in evidence.captures[ZAI] if "haiku" not in model_of(c).lower()]
+    right = [c for c in evidence.captures[ANTHROPIC] if "haiku" not in model_of(c).lower()]
+    if wrong:
+        return failed(f"{len(wrong)} request(s) for {model_of(wrong[0]) or 'no model'} reached the zai lane")
+    if not right or not evidence.captures[ZAI]:
+        return cannot_tell("no other model was seen on the anthropic lane, or nothing on the zai lane")
+    return passed(f"{len(right)} requests for other models, all on the anthropic lane")
+
+
+def judge_no_zai_credential_on_anthropic(evidence: Evidence) -> Judgement:
+    """The zai key never reaches the anthropic lane, in any coat; it must be seen on its own."""
+    return _no_crossing(evidence, ANTHROPIC, ("the zai key",), ZAI)
+
+
+def judge_no_anthropic_credential_on_zai(evidence: Evidence) -> Judgement:
+    """The client's credential never reaches the zai lane, in any coat; it must be seen on its own."""
+    return _no_crossing(evidence, ZAI, ("the client's api key", "the client's token"), ANTHROPIC)
+
+
+def _no_crossing(evidence: Evidence, lane: str, names: tuple[str, ...], home: str) -> Judgement:
+    crossed = [found for found in evidence.crossings[lane] if found.name in names]
+    at_home = {found.name for found in evidence.crossings[home]}
+    if crossed:
+        return failed(*(f"{found} on the {lane} lane" for found in crossed[:3]))
+    if not evidence.captures[lane]:
+        return cannot_tell(f"the {lane} lane saw no request")
+    if missing := [name for name in names if name not in at_home]:
+        return cannot_tell(f"{missing[0]} was not even seen on the {home} lane, where it belongs")
+    return passed(f"{len(evidence.captures[lane])} requests on the {lane} lane without {' or '.join(names)}")
+
+
+def judge_credential_untouched(evidence: Evidence) -> Judgement:
+    """The anthropic lane gets exactly the credential headers that the client sent."""
+    checked = 0
+    for capture in evidence.captures[ANTHROPIC]:
+        expected = evidence.expected_credentials.get(capture.marker or b"")
+        if expected is None:
+            continue
+        for name in ("x-api-key", "authorization", "anthropic-beta"):
+            wanted = tuple(v for k, v in expected.items() if k.lower() == name)
+            if capture.header(name) != wanted:
+                return failed(f"`{name}` arrived {len(capture.header(name))} time(s) or changed")
+        checked += 1
+    return passed(f"{checked} requests") if checked else cannot_tell("no request to compare")
+
+
+def judge_a_200_on_each_lane(evidence: Evidence) -> Judgement:
+    """Each lane answered 200 at least once, and the client got it."""
+    good = Counter(e.expected_lane for e in evidence.exchanges if e.status == 200 and e.complete)
+    if missing := [lane for lane in LANES if not good[lane]]:
+        seen = sorted({e.status for e in evidence.exchanges if e.expected_lane == missing[0]})
+        problem = next((e.problem for e in evidence.exchanges if e.problem), "")
+        return failed(f"no complete 200 by the {missing[0]} lane (statuses {seen}) {problem}".rstrip())
+    return passed(", ".join(f"{good[lane]} on {lane}" for lane in LANES))
+
+
+def judge_answers_identical(evidence: Evidence) -> Judgement:
+    """Each answer reaches the client byte for byte, once, from one upstream request."""
+    pairs = _pairs(evidence)
+    for seen, captures in pairs:
+        if seen.status != 200:
+            continue
+        if len(captures) != 1:
+            return failed(f"one request for {seen.model} became {len(captures)} upstream requests")
+        if seen.body != captures[0].sent:
+            return failed(
+                f"an answer for {seen.model} differs {_first_difference(captures[0].sent, seen.body)}"
+            )
+        if not seen.complete:
+            return failed(f"an answer for {seen.model} was cut off")
+    streams = [seen for seen, captures in pairs if seen.body.startswith(b"event:")]
+    if not streams:
+        return cannot_tell("no stream was relayed")
+    return passed(
+        f"{len(pairs)} answers, {len(streams)} of them streams, {sum(len(s.body) for s in streams)} bytes"
+    )
+
+
+def judge_bodies_untouched(evidence: Evidence) -> Judgement:
+    """Each request's body reaches its upstream byte for byte, since signatures and caches hang on it."""
+    compared = 0
+    for seen, captures in _pairs(evidence):
+        for capture in captures:
+            if capture.body != seen.sent_body:
+                return failed(
+                    f"the body for {seen.model} differs {_first_difference(seen.sent_body, capture.body)}"
+                )
+            compared += 1
+    return passed(f"{compared} bodies") if compared else cannot_tell("no body was relayed")
+
+
+def judge_not_buffered(evidence: Evidence) -> Judgement:
+    """Each event leaves the proxy before the next one is sent to it."""
+    in_lockstep = [c for lane in LANES for c in evidence.captures[lane] if c.sent.startswith(b"event:")]
+    if stalled := [c for c in in_lockstep if c.stalled_after is not None]:
+        return failed(
+            f"{len(stalled)} of {len(in_lockstep)} streams: event {(stalled[0].stalled_after or 0) + 1} had not "
+            "reached the client when the next was due"
+        )
+    if not in_lockstep:
+        return cannot_tell("no stream was sent in lockstep")
+    return passed(f"{len(in_lockstep)} streams in lockstep with the client")
+
+
+def judge_no_leak(evidence: Evidence) -> Judgement:
+    """No body text and no secret in any file, log line or output of the run."""
+    if evidence.leaks:
+        return failed(*(str(found) for found in evidence.leaks[:3]))
+    if evidence.blind_to:
+        return cannot_tell(f"the search missed its own decoys: {', '.join(evidence.blind_to)}")
+    if not evidence.searched or not evidence.exchanges:
+        return cannot_tell("there was nothing to search")
+    return passed(f"{evidence.searched} files, streams and answers; every decoy was found")
+
+
+def _pairs(evidence: Evidence) -> list[tuple[Exchange, tuple[Capture, ...]]]:
+    """Each exchange with the upstream requests that carry its marker, from either lane."""
+    everything = [c for lane in LANES for c in evidence.captures[lane]]
+    return [(seen, tuple(c for c in everything if c.marker == seen.marker)) for seen in evidence.exchanges]
+
+
+def model_of(capture: Capture) -> str:
+    """The top-level model of a captured request; empty when there is none."""
+    try:
+        document = json.loads(capture.body)
+    except ValueError:
+        return ""
+    model = document.get("model") if isinstance(document, dict) else None
+    return model if isinstance(model, str) else ""
+
+
+def _first_difference(wanted: bytes, got: bytes) -> str:
+    at = next(
+        (i for i, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), min(len(wanted), len(got))
+    )
+    return f"from byte {at} on ({len(wanted)} bytes became {len(got)})"
+
+
+GATES = (
+    Gate("no_haiku_on_anthropic", "no haiku request reaches the anthropic lane", judge_no_haiku_on_anthropic),
+    Gate("no_other_model_on_zai", "no other model's request reaches the zai lane", judge_no_other_on_zai),
+    Gate(
+        "no_zai_credential_on_anthropic",
+        "the zai key never reaches the anthropic lane",
+        judge_no_zai_credential_on_anthropic,
+    ),
+    Gate(
+        "no_anthropic_credential_on_zai",
+        "the client's credential never reaches the zai lane",
+        judge_no_anthropic_credential_on_zai,
+    ),
+    Gate(
+        "credential_untouched", "the client's credential arrives as it was sent", judge_credential_untouched
+    ),
+    Gate("a_200_on_each_lane", "each lane answers 200", judge_a_200_on_each_lane),
+    Gate("bodies_untouched", "requests reach their upstream byte for byte", judge_bodies_untouched),
+    Gate("sse_identical", "answers reach the client byte for byte", judge_answers_identical),
+    Gate("sse_not_buffered", "each event leaves before the next one arrives", judge_not_buffered),
+    Gate("no_leak", "no body text and no secret in files, logs or outputs", judge_no_leak),
+)
+
+
+def lanes(evidence: Evidence) -> Mapping[str, LaneMetrics]:
+    """The lanes' figures for the metrics."""
+    figures = {}
+    for lane in LANES:
+        own = [e for e in evidence.exchanges if e.expected_lane == lane]
+        times = sorted(e.ttfb_ms for e in own if e.ttfb_ms is not None)
+        crossed = {"the zai key"} if lane == ANTHROPIC else {"the client's api key", "the client's token"}
+        figures[lane] = LaneMetrics(
+            requests=len(own),
+            status=dict(Counter(str(e.status) for e in own)),
+            ttfb_ms={"p50": round(median(times), 3), "max": round(times[-1], 3)} if times else {},
+            violations=sum(found.name in crossed for found in evidence.crossings[lane]),
+        )
+    return figures
+
+
+suite = Suite("ccp", "routing proxy: lane hygiene and streaming", drive, GATES, serves=True, lanes=lanes)
