@@ -9,7 +9,7 @@ from typing import final
 
 from holdfast.harness.battery import Finding, Findings
 from holdfast.sandbox.isolation import Isolation
-from holdfast.sandbox.verdict import ProbeVerdict
+from holdfast.sandbox.verdict import ActVerdict, ProbeVerdict
 
 __all__ = ["Toggle", "suggest_toggles"]
 
@@ -28,9 +28,11 @@ class Toggle:
 
 
 def suggest_toggles(findings: Findings) -> tuple[Toggle, ...]:
-    """At most one suggestion an act, for what is breached, vacuous, absent or invalid."""
+    """At most one suggestion an act and verdict, for acts that are neither held nor open."""
     chosen: dict[tuple[str, ProbeVerdict], Toggle] = {}
-    for finding in findings.probes:
+    settled = {ActVerdict.HELD, ActVerdict.OPEN}
+    doubtful = [f for f in findings.probes if findings.acts[f.probe.act] not in settled]
+    for finding in doubtful:
         for toggle in _suggest(finding, findings):
             chosen.setdefault((finding.probe.act, finding.verdict), toggle)
     return tuple(chosen.values())

@@ -86,12 +86,15 @@ def read_host() -> Host:
 
 
 def _home() -> str:
-    """The user's home by the password database; `$HOME` can be anything. A user without one has `/nonexistent`."""
+    """The user's home by the password database, else `$HOME`; `/nonexistent` for a user without one."""
     try:
-        home = pwd.getpwuid(os.getuid()).pw_dir
+        known = pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
-        home = ""
-    return home if home.startswith("/") and home != "/" else "/nonexistent"
+        known = ""
+    for home in (known, os.environ.get("HOME", "")):
+        if home.startswith("/") and home != "/" and Path(home).is_dir():
+            return home
+    return "/nonexistent"
 
 
 def _find_bubblewrap() -> Bubblewrap | None:

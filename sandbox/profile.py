@@ -143,7 +143,7 @@ def load_profile(name: str) -> Profile:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        ours = ", ".join(f"`{p.stem}`" for p in sorted(BUILT_IN.glob("*.json")))
+        ours = ", ".join(f"`{name}`" for name in sorted(p.stem for p in BUILT_IN.glob("*.json")))
         raise BadInputError(
             f"cannot read profile `{name}`: {error.strerror}", hint=f"give a path, or one of {ours}"
         ) from None

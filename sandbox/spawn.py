@@ -203,6 +203,11 @@ class Spawner:
                 stdin=subprocess.DEVNULL,
             )
 
+    @property
+    def pid(self) -> int:
+        """Of the spawner process."""
+        return self._process.pid
+
     def launch(self, launch: Launch, *, seconds: float = 10.0) -> Confined:
         """Start a sandbox; returns once the command is exec'd. Raises `CannotConfineError`, `BadInputError`."""
         request, passed = launch.wire()

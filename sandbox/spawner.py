@@ -176,6 +176,7 @@ class Supervisor:
             return
         self.off(sandbox.notes)
         os.close(sandbox.notes)
+        sandbox.notes = -1  # INVARIANT: a closed number is forgotten, for the next sandbox may be given it
         for line in sandbox.notes_text.splitlines():
             note = json.loads(line)
             sandbox.failed |= note["event"] == "failed"
@@ -216,9 +217,8 @@ class Supervisor:
     def ended(self, sandbox: Sandbox, status: int) -> None:
         """Tell the harness, once nothing of the sandbox is left."""
         del self.sandboxes[sandbox.pid]
-        if sandbox.notes in self.handlers:
-            while sandbox.notes in self.handlers:  # the pipe's other end is closed, so this comes to its end
-                self.hear(sandbox)
+        while sandbox.notes >= 0:  # the pipe's other end is closed, so this comes to its end
+            self.hear(sandbox)
         self.end_leftovers()
         if sandbox.status >= 0:
             with os.fdopen(sandbox.status, "rb") as file:
