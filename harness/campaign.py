@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -87,6 +87,8 @@ class Staging:
     """By gate."""
     lanes: Mapping[str, LaneMetrics]
     details: Mapping[str, Any]
+    secrets: Mapping[str, str] = field(repr=False)
+    """Canaries that must not stand in any result."""
 
 
 @final
@@ -133,6 +135,7 @@ def _run_staging(wanted: Wanted, ground: Ground, isolation: Isolation) -> Stagin
     judgements: dict[str, Judgement] = {}
     lanes: dict[str, LaneMetrics] = {}
     details: dict[str, Any] = {}
+    secrets: dict[str, str] = asdict(ground.canaries)
     stage = None
     problem = None
     plan = None
@@ -158,6 +161,7 @@ def _run_staging(wanted: Wanted, ground: Ground, isolation: Isolation) -> Stagin
                 judgements |= judge_all(suite.gates, evidence)
                 lanes |= suite.lanes(evidence)
                 details |= {suite.name: suite.details(evidence)} if suite.details(evidence) else {}
+                secrets |= suite.secrets(evidence)
             if not suites and wanted.service is not None:
                 with stage.serve(wanted.service):
                     pass
@@ -174,7 +178,7 @@ def _run_staging(wanted: Wanted, ground: Ground, isolation: Isolation) -> Stagin
         judgements["identity"] = (
             judge_identity(sight) if sight else cannot_tell(problem or "the service was not looked at")
         )
-    return Staging(isolation, arm, sight, judgements, lanes, details)
+    return Staging(isolation, arm, sight, judgements, lanes, details, secrets)
 
 
 @contextlib.contextmanager

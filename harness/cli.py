@@ -17,25 +17,10 @@ from urllib.parse import urlsplit
 import click
 import typer
 
-from holdfast.harness.campaign import (
-    Wanted,
-    exit_code,
-    findings_of,
-    judge_campaign,
-    over_isolations,
-    run_campaign,
-)
+from holdfast.harness.campaign import Wanted
+from holdfast.harness.conclude import conclude
 from holdfast.harness.narrate import Narrator
-from holdfast.harness.report import page_of, render_markdown
 from holdfast.harness.report.page import EXIT_WORDS
-from holdfast.harness.results import (
-    judge_results,
-    metrics_document,
-    read_confounders,
-    sandbox_document,
-    write_document,
-    write_text,
-)
 from holdfast.harness.run_id import begin_run
 from holdfast.harness.service import ServiceSpec
 from holdfast.harness.suite import Suite
@@ -140,7 +125,9 @@ def _run_confined(isolation: Isolation, command: Command, profile: Profile) -> i
 def deny(
     command: CommandArgument = None,
     isolation: IsolationsOption = "none,seccomp,bwrap",
-    profile: ProfileOption = "standard",
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="Default: standard, or standard-net with a service.")
+    ] = None,
     ready: Annotated[
         str | None, typer.Option("--ready", help="CMD is ready when this URL answers 200.")
     ] = None,
@@ -152,7 +139,7 @@ def deny(
     return _campaign(
         suites=(),
         isolation=isolation,
-        profile=profile,
+        profile=profile or ("standard-net" if service else "standard"),
         service=service,
         results=results,
         name="deny",
@@ -231,32 +218,7 @@ def _campaign(
         proxy_command=_words(proxy_cmd),
     )
     narrator = Narrator(quiet=quiet)
-    return conclude(wanted, narrator, results=results, name=name)
-
-
-def conclude(wanted: Wanted, narrator: Narrator, *, results: Path, name: str) -> int:
-    """A campaign from its first process to its last file; returns the exit code."""
-    campaign = run_campaign(wanted, read_host(), narrator)
-    verdicts = judge_campaign(campaign)
-    confounders = read_confounders(campaign.host)
-    written = []
-    for staging in campaign.stagings:
-        findings = findings_of(campaign, staging)
-        document = sandbox_document(
-            campaign, findings, verdicts[staging.isolation]["denials"], confounders=confounders
-        )
-        written.append(f"SANDBOX_{staging.isolation.value}.json")
-        write_document(results / written[-1], document)
-    overall = dict(over_isolations(verdicts))
-    overall["results"] = judge_results(results, written, wanted.run)
-    code = exit_code(list(overall.values()))
-    lanes = {staging.isolation.value: staging.lanes for staging in campaign.stagings}
-    metrics = metrics_document(wanted.run, name=name, code=code, live=False, lanes=lanes, gates=overall)
-    write_document(results / f"METRICS_{name}.json", metrics)
-    page = page_of(campaign, verdicts, overall=overall, confounders=confounders, command=_again())
-    write_text(results / "SANDBOX-REPORT.md", render_markdown(page))
-    narrator.conclude(page, overall, written=(str(results / "SANDBOX-REPORT.md"),))
-    return code
+    return conclude(wanted, narrator, results=results, name=name, command=_again()).code
 
 
 def _words(text: str | None) -> tuple[str, ...] | None:

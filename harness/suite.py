@@ -89,5 +89,7 @@ class Suite(Generic[E]):
     serves: bool = False
     """Whether `gather` brings up a service; then the `identity` gate must see it."""
     lanes: Callable[[E], Mapping[str, LaneMetrics]] = field(default=lambda _: {})
+    secrets: Callable[[E], Mapping[str, str]] = field(default=lambda _: {})
+    """Name -> canary of this run; the harness searches its own results for them."""
     details: Callable[[E], Mapping[str, Any]] = field(default=lambda _: {})
     """Figures for the report's section; JSON values only."""

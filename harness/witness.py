@@ -24,9 +24,12 @@ __all__ = ["MARKER", "Capture", "Ledger", "Reply", "Witness"]
 MARKER = re.compile(rb"holdfast-exchange-[0-9a-f]{16}")
 """What a driver writes into each request's body, so that both ends speak of the same exchange."""
 
+MAX_HEAD = 64 << 10
 MAX_BODY = 64 << 20
 IDLE_SECONDS = 30.0
 LOCKSTEP_SECONDS = 3.0
+IMPATIENT_SECONDS = 0.3
+"""How long an event may take to be heard; less once a proxy has been caught holding one back."""
 READ_BYTES = 1 << 16
 
 
@@ -96,6 +99,7 @@ class Witness:
     def __init__(self, name: str, script: Callable[[str, str, bytes], Reply], ledger: Ledger) -> None:
         self.name = name
         self._script, self._ledger = script, ledger
+        self._patience = LOCKSTEP_SECONDS
         self._captures: list[Capture] = []
         self._problems: list[str] = []
         self._lock = threading.Lock()
@@ -206,8 +210,8 @@ class Witness:
             conversation.send(h11.Data(data=event))
             total += len(event)
             waits = reply.lockstep and marker is not None and stalled is None
-            if waits and not self._ledger.wait_heard(marker or b"", total, LOCKSTEP_SECONDS):
-                stalled = index
+            if waits and not self._ledger.wait_heard(marker or b"", total, self._patience):
+                stalled, self._patience = index, IMPATIENT_SECONDS
         return stalled
 
 
@@ -216,7 +220,7 @@ class _Conversation:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._raw = bytearray()
 
     def next_request(self) -> tuple[h11.Request, bytes] | None:

@@ -86,6 +86,7 @@ class Evidence:
     blind_to: tuple[str, ...]
     """Coats in which the search missed a decoy that it had to find."""
     problems: tuple[str, ...]
+    secrets: Secrets
 
 
 def drive(stage: Stage) -> Evidence:
@@ -116,6 +117,7 @@ def drive(stage: Stage) -> Evidence:
         searched=len(places) + len(answers),
         blind_to=missed_decoys(stage.folder, canaries.question),
         problems=problems,
+        secrets=canaries,
     )
 
 
@@ -459,4 +461,17 @@ def lanes(evidence: Evidence) -> Mapping[str, LaneMetrics]:
     return figures
 
 
-suite = Suite("ccp", "routing proxy: lane hygiene and streaming", drive, GATES, serves=True, lanes=lanes)
+def secrets_of(evidence: Evidence) -> Mapping[str, str]:
+    """What must not stand in the results either."""
+    return evidence.secrets.named()
+
+
+suite = Suite(
+    "ccp",
+    "routing proxy: lane hygiene and streaming",
+    drive,
+    GATES,
+    serves=True,
+    lanes=lanes,
+    secrets=secrets_of,
+)

@@ -138,7 +138,7 @@ def _because(overall: Mapping[str, Judgement], outcome: Outcome) -> tuple[str, .
     if outcome is Outcome.PASS:
         return (f"{len(deciding)} gates, each judged in every isolation that it speaks of",)
     return tuple(
-        f"{name}: {reason}" for name, judgement in deciding.items() for reason in judgement.reasons[:2]
+        f"{name}: {reason}" for name, judgement in deciding.items() for reason in judgement.reasons[:8]
     )
 
 
