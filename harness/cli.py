@@ -14,12 +14,12 @@ from types import FrameType
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-import click
 import typer
 
 from holdfast.harness.campaign import Wanted
 from holdfast.harness.conclude import conclude
 from holdfast.harness.narrate import Narrator
+from holdfast.harness.prove_cli import prove
 from holdfast.harness.report.page import EXIT_WORDS
 from holdfast.harness.run_id import begin_run
 from holdfast.harness.service import ServiceSpec
@@ -44,6 +44,11 @@ from holdfast.sandbox.probes import all_probes
 __all__ = ["app", "main"]
 
 BAD_INPUT, OUR_FAULT, CANNOT_TELL = 64, 70, 2
+INTERRUPTED = 130
+"""128 + SIGINT, as a shell has it."""
+
+UsageFault: type[Exception] = typer.BadParameter.__mro__[2]
+"""click's base of all bad usage; by its place in the ancestry, since typer carries a click of its own."""
 
 app = typer.Typer(
     name="holdfast",
@@ -58,6 +63,9 @@ ProfileOption = Annotated[str, typer.Option("--profile", help="strict, standard,
 IsolationsOption = Annotated[str, typer.Option("--isolation", help="A comma-separated list.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Where the results go.")]
 CommandArgument = Annotated[list[str] | None, typer.Argument(metavar="[-- CMD ...]")]
+
+
+app.command("prove")(prove)
 
 
 @app.command()
@@ -248,7 +256,7 @@ def _say_failed(what: str) -> None:
 
 
 def _refuse(error: Exception, code: int) -> int:
-    _say_failed(str(error))
+    _say_failed(str(error) or type(error).__name__)
     _say_failed(f"exit {code} ({EXIT_WORDS.get(code, 'refused')})")
     return code
 
@@ -262,13 +270,12 @@ def _main(arguments: list[str]) -> int:
     confining = arguments[:1] == ["run"]
     try:
         result = app(arguments, standalone_mode=False)
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return _refuse(click.ClickException(error.format_message()), BAD_INPUT)
-    except click.Abort:
-        return 130
+    except typer.Abort:
+        return INTERRUPTED
+    except UsageFault as error:
+        return _refuse(error, BAD_INPUT)
     except BadInputError as error:
         return _refuse(error, BAD_INPUT)
     except CannotConfineError as error:
@@ -277,7 +284,7 @@ def _main(arguments: list[str]) -> int:
         return _refuse(error, OUR_FAULT)
     except KeyboardInterrupt:
         _say_failed("interrupted")
-        return 130
+        return INTERRUPTED
     except OSError as error:
         return _refuse(error, OUR_FAULT)
     except Exception as error:  # noqa: BLE001 - the last line of defence: our own fault, and the whole story
