@@ -192,13 +192,14 @@ class Confined:
 class Spawner:
     """The harness's side of the spawner process; safe to use from any thread, which may end afterwards."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, native: bool = True) -> None:
+        """`native=False` forks for every start, as machines without the native program do."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
         self._control = ours
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(SPAWNER), str(theirs.fileno()), *_prctl_folder()],
+                [sys.executable, "-I", "-S", str(SPAWNER), str(theirs.fileno()), *_words(native)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
@@ -243,10 +244,13 @@ class Spawner:
         self.close()
 
 
-def _prctl_folder() -> list[str]:
-    """Where the extra python-prctl lies, since the spawner runs without site-packages."""
+def _words(native: bool) -> list[str]:
+    """How to start, and where the extra python-prctl lies, since the spawner runs without site-packages."""
     found = importlib.util.find_spec("prctl")
-    return [str(Path(found.origin).parent)] if found and found.origin else []
+    return [
+        "native" if native else "fork",
+        *([str(Path(found.origin).parent)] if found and found.origin else []),
+    ]
 
 
 def _plain(word: Any) -> Any:

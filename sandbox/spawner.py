@@ -1,4 +1,4 @@
-"""The process that starts and supervises sandboxes: `python -I -S spawner.py FD [DIR]`; standard library only.
+"""The process that starts and supervises sandboxes: `python -I -S spawner.py FD native|fork [DIR]`; standard library only.
 
     harness ──socket──> spawner ──fork──> command             one socket a sandbox, from harness to spawner
                            └──fork──> stage ──fork──> command    where both arms of a comparison share a stage
@@ -30,13 +30,15 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), *sys.argv[2:3]]
+sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), *sys.argv[3:4]]
 import kernel_calls as kernel  # type: ignore[import-not-found,unused-ignore]  # noqa: E402 - the line above finds it
+import native  # type: ignore[import-not-found,unused-ignore]  # noqa: E402 - the line above finds it
 
 MAX_MESSAGE = 1 << 16
 MAX_DESCRIPTORS = 64
@@ -47,12 +49,17 @@ IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 """A terminal's Ctrl-C reaches the whole process group; what it means, the harness decides."""
 
 
-def main(descriptor: int) -> None:
+RESET = (*IGNORED, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ)
+"""What this process ignores or handles and a command must find as a shell would give it."""
+
+
+def main(descriptor: int, *, natively: bool) -> None:
     """Serve requests until the harness is gone."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    supervisor = Supervisor(kernel.read_status())
+    supervisor = Supervisor(kernel.read_status(), natively=natively)
     gc.freeze()  # no collection in children, so that they copy few pages
+    os.set_inheritable(descriptor, False)  # it had to be, to get here; no command may have it
     supervisor.serve(socket.socket(fileno=descriptor))
 
 
@@ -76,6 +83,15 @@ class Sandbox:
         self.notes = self.status = -1
         self.notes_text = self.status_text = b""
         self.failed = False
+        self.names: tuple[str, ...] = ()
+        """The step of each call of a native program; empty when a forked child takes the steps."""
+
+    def read_notes(self) -> list[dict[str, Any]]:
+        """What the steps had to say, each step once."""
+        if not self.names:
+            return [json.loads(line) for line in self.notes_text.splitlines()]
+        pairs = [struct.unpack_from("<II", self.notes_text, at) for at in range(0, len(self.notes_text), 8)]
+        return [_note(name, code) for name, code in dict.fromkeys((self.names[i], code) for i, code in pairs)]
 
     def tell(self, **event: Any) -> None:
         """Send one event; a harness that is gone no longer needs it."""
@@ -93,14 +109,15 @@ class Sandbox:
 class Supervisor:
     """Starts commands, hears what becomes of them, ends what is left; one loop, no threads."""
 
-    def __init__(self, credentials: dict[str, str]) -> None:
-        self.credentials = credentials
+    def __init__(self, credentials: dict[str, str], *, natively: bool) -> None:
+        self.credentials, self.natively = credentials, natively
         self.sandboxes: dict[int, Sandbox] = {}
         self.kept: set[int] = set()
         """Children that are neither commands nor leftovers: stages, a neighbour."""
         self.handlers: dict[int, Callable[[], None]] = {}
         self.poll = select.poll()
         self.serving = False
+        self.last_capability = _last_capability()
         kernel.set_subreaper()
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -153,7 +170,7 @@ class Supervisor:
             _close_all(descriptors[2:])
         else:
             control.close()
-            _stage_and_exit(Sandbox(request, events), descriptors[2:])
+            _stage_and_exit(Sandbox(request, events), descriptors[2:], natively=self.natively)
 
     def start(self, sandbox: Sandbox, descriptors: list[int]) -> None:
         """Fork the command; what its steps have to say comes over a pipe that the exec closes."""
@@ -161,13 +178,48 @@ class Supervisor:
         status_writer = -1
         if sandbox.request["status_target"] is not None:
             sandbox.status, status_writer = os.pipe2(os.O_CLOEXEC)
-        sandbox.pid = os.fork()
+        targets = {
+            int(target): descriptors[index] for target, index in sandbox.request["descriptors"].items()
+        }
+        if status_writer >= 0:
+            targets[sandbox.request["status_target"]] = status_writer
+        sandbox.pid = self.spawn(sandbox, targets, writer) or os.fork()
         if sandbox.pid == 0:
-            _be_command(sandbox.request, descriptors, status_writer, writer)
+            _be_command(sandbox.request["steps"], targets, writer)
         _close_all([*descriptors, writer, *([status_writer] if status_writer >= 0 else [])])
         self.sandboxes[sandbox.pid] = sandbox
         self.on(sandbox.notes, lambda: self.hear(sandbox))
         self.on(sandbox.events.fileno(), lambda: self.obey(sandbox))
+
+    def spawn(self, sandbox: Sandbox, targets: dict[int, int], notes: int) -> int:
+        """Start the steps as a native program; 0 where that cannot be done, and a fork must do."""
+        if not self.natively or os.uname().machine != "x86_64" or max(targets, default=0) >= native.NOTES:
+            return 0
+        steps = sandbox.request["steps"]
+        filters = {i: base64.b64decode(step[1]) for i, step in enumerate(steps) if step[0] == "filter"}
+        program = native.image(
+            steps, filters=filters, taken=set(targets), last_capability=self.last_capability
+        )
+        if program is None:
+            return 0
+        actions = _dup_actions({**targets, native.NOTES: notes})
+        file = os.memfd_create("steps", os.MFD_CLOEXEC)
+        try:
+            os.write(file, program.elf)
+            pid = os.posix_spawn(
+                f"/proc/self/fd/{file}",
+                ["holdfast"],
+                {},
+                file_actions=actions,
+                setsigdef=RESET,
+                setsigmask=[],
+            )
+        except OSError:  # no exec from anonymous files here (vm.memfd_noexec), or no room for one
+            return 0
+        finally:
+            os.close(file)
+        sandbox.names = program.names
+        return pid
 
     def hear(self, sandbox: Sandbox) -> None:
         """Notes of the steps; their end means that the command runs, or never will."""
@@ -177,8 +229,7 @@ class Supervisor:
         self.off(sandbox.notes)
         os.close(sandbox.notes)
         sandbox.notes = -1  # INVARIANT: a closed number is forgotten, for the next sandbox may be given it
-        for line in sandbox.notes_text.splitlines():
-            note = json.loads(line)
+        for note in sandbox.read_notes():
             sandbox.failed |= note["event"] == "failed"
             sandbox.tell(**note)
         if not sandbox.failed:
@@ -237,12 +288,12 @@ class Supervisor:
                 _quietly(partial(os.waitpid, pid, 0))
 
 
-def _stage_and_exit(sandbox: Sandbox, descriptors: list[int]) -> NoReturn:
+def _stage_and_exit(sandbox: Sandbox, descriptors: list[int], *, natively: bool) -> NoReturn:
     """Prepare a stage and supervise the one command on it; never return into the spawner's loop."""
     stage = Staging()
     try:
         stage.prepare(sandbox)
-        supervisor = Supervisor(kernel.read_status())
+        supervisor = Supervisor(kernel.read_status(), natively=natively)
         supervisor.kept |= {stage.neighbour} - {0}
         supervisor.start(sandbox, descriptors)
         supervisor.run()
@@ -355,19 +406,38 @@ def _socket_path(wanted: dict[str, str]) -> str:
     return f"/run/{wanted['abstract']}.sock"
 
 
-def _be_command(request: dict[str, Any], descriptors: list[int], status_writer: int, notes: int) -> NoReturn:
+def _dup_actions(targets: dict[int, int]) -> list[tuple[int, ...]]:
+    """Move descriptors to their numbers; sources that are targets themselves are parked above them first.
+
+    Everything else of ours closes by itself on exec, as all of it is opened so.
+    """
+    parked = {t: FIRST_SAFE_DESCRIPTOR + 1000 + i for i, t in enumerate(targets)}
+    park = [(os.POSIX_SPAWN_DUP2, source, parked[t]) for t, source in targets.items()]
+    place = [(os.POSIX_SPAWN_DUP2, parked[t], t) for t in targets]
+    close = [(os.POSIX_SPAWN_CLOSE, parked[t]) for t in targets]
+    unasked = [(os.POSIX_SPAWN_CLOSE, number) for number in (0, 1, 2) if number not in targets]
+    return [*park, *place, *close, *unasked]
+
+
+def _last_capability() -> int:
+    """The highest capability that this kernel knows."""
+    try:
+        with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 40  # CAP_CHECKPOINT_RESTORE, the last one since Linux 5.9
+
+
+def _be_command(steps: list[list[Any]], targets: dict[int, int], notes: int) -> NoReturn:
     """Place the descriptors, take the steps of the plan, exec; tell which step failed."""
     try:
         signal.set_wakeup_fd(-1)
-        for number in (*IGNORED, signal.SIGCHLD, signal.SIGPIPE):
+        for number in RESET:
             signal.signal(number, signal.SIG_DFL)
         kernel.set_parent_death_signal(signal.SIGKILL)
         kernel.set_subreaper()
-        targets = {int(target): descriptors[index] for target, index in request["descriptors"].items()}
-        if status_writer >= 0:
-            targets[request["status_target"]] = status_writer
         notes = _place_descriptors(targets, notes)
-        for step in request["steps"]:
+        for step in steps:
             _take(step, notes)
     finally:
         os._exit(127)
@@ -394,16 +464,17 @@ def _take(step: list[Any], notes: int) -> None:
     try:
         STEPS[name](*arguments)
     except OSError as error:
-        skipped = name in SKIPPABLE and error.errno == errno.EPERM
-        note = {
-            "event": "skipped" if skipped else "failed",
-            "step": name,
-            "errno": error.errno,
-            "message": error.strerror,
-        }
+        note = _note(name, error.errno or 0)
         os.write(notes, json.dumps(note).encode() + b"\n")
-        if not skipped:
+        if note["event"] == "failed":
             os._exit(126)
+
+
+def _note(name: str, code: int) -> dict[str, Any]:
+    """What is told of a step that did not work out."""
+    skipped = name in SKIPPABLE and code == errno.EPERM
+    event = "skipped" if skipped else "failed"
+    return {"event": event, "step": name, "errno": code, "message": os.strerror(code)}
 
 
 def _execute(argv: list[str], environment: dict[str, str]) -> None:
@@ -459,4 +530,4 @@ def _close_all(descriptors: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), natively=sys.argv[2] == "native")

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,22 +30,24 @@ def reason(folder: Path, isolation: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def readable_copy() -> "Path":
+def readable_copy() -> Iterator[Path]:
     """The project and what it imports, where any user can read them, for an interpreter outside root's home."""
     folder = Path("/var/tmp") / f"holdfast-copy-{os.getpid()}"
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    ).stdout
     for name in filter(None, tracked.decode().split("\0")):
         if not name.startswith(".") and (ROOT / name).is_file():
             target = folder / "holdfast" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, target)
     site = Path(json.__file__).parents[1] / "site-packages"
-    site = next(p for p in map(Path, sys.path) if p.name == "site-packages") or site
+    site = next((p for p in map(Path, sys.path) if p.name == "site-packages"), site)
     shutil.copytree(
         site, folder / "site", ignore=shutil.ignore_patterns("__editable__*", "z3", "mypy*", "ruff*")
     )
     subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)
-    yield folder  # type: ignore[misc]
+    yield folder
     shutil.rmtree(folder)
 
 
@@ -86,7 +89,7 @@ def as_nobody(copy: Path, folder: Path, *words: str) -> subprocess.CompletedProc
 
 
 @pytest.fixture
-def open_folder() -> "Path":
+def open_folder() -> Iterator[Path]:
     """A folder that the other user can reach; pytest's own lies behind one that only its owner may enter."""
     folder = Path(
         subprocess.run(
@@ -94,7 +97,7 @@ def open_folder() -> "Path":
         ).stdout.strip()
     )
     folder.chmod(0o755)
-    yield folder  # type: ignore[misc]
+    yield folder
     shutil.rmtree(folder)
 
 

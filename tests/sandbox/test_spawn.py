@@ -21,6 +21,7 @@ from holdfast.sandbox import (
     confine,
     load_profile,
 )
+from holdfast.sandbox.spawn import Launch
 
 STANDARD = load_profile("standard")
 EACH = pytest.mark.parametrize("isolation", list(Isolation), ids=lambda i: i.value)
@@ -218,3 +219,35 @@ def test_the_environment_never_stands_on_a_command_line(spawner: Spawner) -> Non
         lines = Path(f"/proc/{confined.pid}/cmdline").read_bytes()
         assert b"--seccomp" in lines
         assert secret.encode() not in lines
+
+
+ASK = "grep -E '^(Cap|NoNewPrivs|Seccomp|Sig)' /proc/self/status; ulimit -n; ls /proc/self/fd; env | sort"
+
+
+def test_the_native_program_and_the_forked_child_leave_a_command_the_same() -> None:
+    """Two implementations of the steps must agree; without memfd execution the spawner falls back by itself."""
+    environment = {"PATH": "/usr/bin:/bin", "X": "y"}
+    command = Command(("/bin/sh", "-c", ASK), environment=environment, inherited={})
+    seen = []
+    for forked in (False, True):
+        reader, writer = os.pipe()
+        with Spawner(native=not forked) as own:
+            handed = {0: 0, 1: writer, 2: 2}
+            with confine(own, Isolation.SECCOMP, command, profile=STANDARD, descriptors=handed) as confined:
+                os.close(writer)
+                with os.fdopen(reader) as file:
+                    seen.append(file.read())
+                assert confined.wait(10) == 0
+    assert seen[0] == seen[1]
+    assert "Seccomp:\t2" in seen[0]
+    assert "CapBnd:\t0000000000000000" in seen[0] or os.getuid() != 0
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "forked"])
+def test_a_filter_that_the_kernel_refuses_is_told_as_that_step(native: bool) -> None:
+    launch = Launch(steps=(("no_new_privs",), ("filter", b"\xff" * 8), ("execute", ["/bin/true"], {})))
+    with (
+        Spawner(native=native) as own,
+        pytest.raises(CannotConfineError, match="step `filter` failed: Invalid argument"),
+    ):
+        own.launch(launch)
