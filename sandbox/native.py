@@ -31,7 +31,7 @@ EPERM = 1
 TIOCSCTTY = 0x540E
 
 # arch/x86/entry/syscalls/syscall_64.tbl
-IOCTL, CLOSE, OPEN, FCNTL, CHDIR, SETSID, PRCTL, EXECVE = 16, 3, 2, 72, 80, 112, 157, 59
+IOCTL, CLOSE, OPEN, FCNTL, CHDIR, SETSID, PRCTL, EXECVE, RT_SIGACTION = 16, 3, 2, 72, 80, 112, 157, 59, 13
 
 
 class Image(NamedTuple):
@@ -73,6 +73,7 @@ def image(
     if any(step[0] not in _BUILDERS for step in steps):
         return None
     plan: list[tuple[str, Any]] = [("descriptors", _close_notes_on_exec), ("supervision", _supervision)]
+    plan.append(("signals", _default_internal_signals))
     plan += [(step[0], (index, step)) for index, step in enumerate(steps)]
     context = _Context(filters, min(set(range(64)) - taken), last_capability)
     counted = _lay_out(plan, context, _Data(0))
@@ -111,6 +112,12 @@ def _close_notes_on_exec(_: _Data) -> list[Row]:
 def _supervision(_: _Data) -> list[Row]:
     """As `spawner._be_command` does: die with the spawner's one thread, and keep one's orphans."""
     return [_row(PRCTL, kernel.PR_SET_PDEATHSIG, 9), _row(PRCTL, kernel.PR_SET_CHILD_SUBREAPER, 1)]
+
+
+def _default_internal_signals(data: _Data) -> list[Row]:
+    """glibc's posix_spawn leaves the two that its threads use among themselves ignored; a fork does not."""
+    action = data.put(bytes(32))
+    return [_row(RT_SIGACTION, number, action, 0, 8) for number in (32, 33)]
 
 
 def _session(_: int, _step: list[Any], _context: _Context, _data: _Data) -> list[Row]:
