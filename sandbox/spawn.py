@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -60,19 +61,26 @@ class Launch:
     """(name, arguments...); the names are `spawner.STEPS`, the last is `execute`."""
     descriptors: Mapping[int, int] = field(default_factory=dict)
     """The command's descriptor number -> ours."""
+    contents: Mapping[int, bytes] = field(default_factory=dict)
+    """The command's descriptor number -> what it reads there: an anonymous file of the launch's own."""
     stage: Stage | None = None
     status_target: int | None = None
     """The number at which a launcher like bwrap writes what it knows of its child, as JSON lines."""
 
-    def wire(self) -> tuple[bytes, list[int]]:
-        """The request's text, and the descriptors that travel with it."""
+    def wire(self) -> bytes:
+        """The request's text; the descriptors travel in the order of `targets`."""
         request = {
             "steps": [[_plain(word) for word in step] for step in self.steps],
-            "descriptors": {str(target): i for i, target in enumerate(self.descriptors)},
+            "descriptors": {str(target): i for i, target in enumerate(self.targets)},
             "stage": self.stage.wire() if self.stage else None,
             "status_target": self.status_target,
         }
-        return json.dumps(request).encode(), list(self.descriptors.values())
+        return json.dumps(request).encode()
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The numbers that the command will have."""
+        return (*self.descriptors, *self.contents)
 
 
 @final
@@ -211,15 +219,16 @@ class Spawner:
 
     def launch(self, launch: Launch, *, seconds: float = 10.0) -> Confined:
         """Start a sandbox; returns once the command is exec'd. Raises `CannotConfineError`, `BadInputError`."""
-        request, passed = launch.wire()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         confined = Confined(ours)
-        with theirs, os.fdopen(os.memfd_create("launch", os.MFD_CLOEXEC), "w+b") as file:
-            file.write(request)
-            file.flush()
+        with ExitStack() as stack:
+            stack.enter_context(theirs)
+            request = _anonymous_file(stack, launch.wire())
+            contents = [_anonymous_file(stack, content) for content in launch.contents.values()]
+            passed = [request, theirs.fileno(), *launch.descriptors.values(), *contents]
             with self._lock:
                 try:
-                    socket.send_fds(self._control, [b"launch"], [file.fileno(), theirs.fileno(), *passed])
+                    socket.send_fds(self._control, [b"launch"], passed)
                 except OSError as error:
                     confined.close()
                     raise CannotConfineError(f"the spawner is gone: {error}") from None
@@ -242,6 +251,15 @@ class Spawner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _anonymous_file(stack: ExitStack, content: bytes) -> int:
+    """A file in memory, rewound, closed with the stack."""
+    descriptor = os.memfd_create("holdfast", os.MFD_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    os.write(descriptor, content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 def _words(native: bool) -> list[str]:

@@ -3,7 +3,6 @@
 The environment goes by bwrap's own environment, never by `--setenv`: a command line can be read by anyone.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 
 from holdfast.sandbox.host import read_host
@@ -42,14 +41,13 @@ def lower(plan: Plan, descriptors: Mapping[int, int]) -> Launch:
         raise CannotConfineError("bwrap is not on PATH", hint="apt-get install bubblewrap")
     if found.problem:
         raise CannotConfineError(f"bwrap cannot start here: {found.problem}", hint=_advice(found.problem))
-    handed = dict(descriptors)
-    for op in plan.ops:
-        if isinstance(op, Filter):
-            handed[FILTER_TARGET] = _anonymous_file(op.code)
+    code = next((op.code for op in plan.ops if isinstance(op, Filter)), None)
+    contents = {} if code is None else {FILTER_TARGET: code}
     first: list[Step] = [seccomp.step_for(op) for op in plan.ops if isinstance(op, LandlockDomain)]
     environment = next(dict(op.environment) for op in plan.ops if isinstance(op, Execute))
     argv = [found.path, *render_argv(plan, disable_userns=found.disables_userns)]
-    return Launch((*first, ("execute", argv, environment)), handed, status_target=STATUS_TARGET)
+    steps = (*first, ("execute", argv, environment))
+    return Launch(steps, dict(descriptors), contents, status_target=STATUS_TARGET)
 
 
 def render_argv(plan: Plan, *, disable_userns: bool) -> list[str]:
@@ -96,14 +94,6 @@ def _arguments(op: Op) -> Iterator[str]:  # noqa: C901, PLR0912 - one case an op
             yield from ("--", *argv)
         case _:
             raise AssertionError(f"bwrap has no argument for {op}")
-
-
-def _anonymous_file(content: bytes) -> int:
-    """A descriptor from which bwrap reads the filter; it closes with the launch's owner."""
-    descriptor = os.memfd_create("filter", os.MFD_CLOEXEC)
-    os.write(descriptor, content)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
 
 
 def _advice(problem: str) -> str:

@@ -251,3 +251,19 @@ def test_a_filter_that_the_kernel_refuses_is_told_as_that_step(native: bool) -> 
         pytest.raises(CannotConfineError, match="step `filter` failed: Invalid argument"),
     ):
         own.launch(launch)
+
+
+@EACH
+def test_many_starts_leave_no_descriptor_behind(spawner: Spawner, isolation: Isolation) -> None:
+    def held(pid: int) -> int:
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+    counts = []
+    for _ in range(3):
+        for _ in range(4):
+            with start(spawner, isolation, "/bin/true") as confined:
+                assert confined.wait(10) == 0
+        counts.append((held(os.getpid()), held(spawner.pid)))
+    # The spawner closes its end just after it has told the last exit, so it is waited for.
+    clock.wait_until(lambda: held(spawner.pid) <= counts[0][1], what="the spawner's descriptors", seconds=5)
+    assert counts[1][0] == counts[2][0]
