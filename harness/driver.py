@@ -1,5 +1,6 @@
 """The driver: a client that sends one request over a real connection and keeps every byte of the answer."""
 
+import contextlib
 import secrets
 import socket
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ class Exchange:
     ttfb_ms: float | None
     """From the request's last byte to the answer's first."""
     problem: str = ""
+    total_ms: float | None = None
+    """From the request's last byte to the answer's end."""
 
 
 def new_marker() -> bytes:
@@ -57,15 +60,20 @@ def exchange(
     expected_lane: str,
     ledger: Ledger,
     host: str = "127.0.0.1",
+    kept: socket.socket | None = None,
 ) -> Exchange:
     """Send one request, tell the ledger of each byte that is heard, return the whole exchange; never raises
-    for what the proxy does."""
+    for what the proxy does. A `kept` connection is used and left open; else there is one of its own."""
     status, got, complete, first, problem = 0, bytearray(), False, None, ""
+    ended = 0.0
     got_headers: tuple[tuple[bytes, bytes], ...] = ()
     conversation = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
     deadline = clock.monotonic() + EXCHANGE_SECONDS
     try:
-        with socket.create_connection((host, port), timeout=EXCHANGE_SECONDS) as connection:
+        with (
+            contextlib.nullcontext(kept) if kept else socket.create_connection((host, port), EXCHANGE_SECONDS)
+        ) as connection:
+            connection.settimeout(EXCHANGE_SECONDS)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sent = [("Host", f"{host}:{port}"), *headers.items(), ("Content-Length", str(len(body)))]
             head = conversation.send(h11.Request(method=method, target=target, headers=sent)) or b""
@@ -86,7 +94,7 @@ def exchange(
                     got += event.data
                     ledger.hear(marker, len(got))
                 elif isinstance(event, h11.EndOfMessage):
-                    complete = True
+                    complete, ended = True, clock.monotonic() - start
                 elif isinstance(event, h11.ConnectionClosed):
                     break
     except (OSError, h11.RemoteProtocolError, h11.LocalProtocolError) as error:
@@ -104,4 +112,5 @@ def exchange(
         complete,
         None if first is None else first * 1e3,
         problem,
+        ended * 1e3 if complete else None,
     )

@@ -196,13 +196,17 @@ def _add_up(lanes: Mapping[str, Mapping[str, LaneMetrics]]) -> dict[str, Any]:
     total: dict[str, Any] = {}
     for own in lanes.values():
         for lane, metrics in own.items():
-            sums = total.setdefault(lane, {"requests": 0, "status": {}, "ttfb_ms": {}, "violations": 0})
+            empty: dict[str, Any] = {"requests": 0, "status": {}, "ttfb_ms": {}, "violations": 0}
+            sums = total.setdefault(lane, empty | {"latency_ms": {}, "tokens": {}})
             sums["requests"] += metrics.requests
             sums["violations"] += metrics.violations
             for status, count in metrics.status.items():
                 sums["status"][status] = sums["status"].get(status, 0) + count
-            for share, value in metrics.ttfb_ms.items():
-                sums["ttfb_ms"][share] = max(value, sums["ttfb_ms"].get(share, 0.0))
+            for kind, number in metrics.tokens.items():
+                sums["tokens"][kind] = sums["tokens"].get(kind, 0) + number
+            for name, times in (("ttfb_ms", metrics.ttfb_ms), ("latency_ms", metrics.latency_ms)):
+                for share, value in times.items():
+                    sums[name][share] = max(value, sums[name].get(share, 0.0))
     return total
 
 

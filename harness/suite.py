@@ -73,6 +73,10 @@ class LaneMetrics:
     status: Mapping[str, int]
     ttfb_ms: Mapping[str, float]
     violations: int
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    """From the request's last byte to the answer's end."""
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    """As the answers told them, `input` and `output`."""
 
 
 @final

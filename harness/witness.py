@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from types import TracebackType
 from typing import Self, final
 
@@ -19,7 +20,7 @@ import h11
 
 from holdfast import clock
 
-__all__ = ["MARKER", "Capture", "Ledger", "Reply", "Witness"]
+__all__ = ["MARKER", "Capture", "Ending", "Ledger", "Reply", "Witness"]
 
 MARKER = re.compile(rb"holdfast-exchange-[0-9a-f]{16}")
 """What a driver writes into each request's body, so that both ends speak of the same exchange."""
@@ -54,15 +55,27 @@ class Ledger:
 
 
 @final
+class Ending(Enum):
+    """How an answer ends."""
+
+    WHOLE = "whole"
+    """With the end that its framing announces."""
+    CUT = "cut"
+    """The connection closes where the events end, without one."""
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A scripted answer."""
 
     status: int
+    """0: none at all; the connection closes once the request is there."""
     headers: tuple[tuple[str, str], ...]
     events: tuple[bytes, ...]
     """The body in pieces, each sent as one chunk."""
     lockstep: bool = True
+    ending: Ending = Ending.WHOLE
 
 
 @final
@@ -85,6 +98,8 @@ class Capture:
     """The event that the client did not hear before the next was due; None when it heard each in time."""
     arrived: float
     """Monotonic seconds."""
+    whole: bool = True
+    """Whether the answer was ended as its framing announces."""
 
     def header(self, name: str) -> tuple[str, ...]:
         """Every value of a header, whatever its case."""
@@ -197,13 +212,20 @@ class Witness:
             b"".join(reply.events),
             stalled,
             arrived,
+            reply.ending is Ending.WHOLE,
         )
         with self._lock:
             self._captures.append(capture)
-        conversation.finish()
+        match reply.ending:
+            case Ending.WHOLE:
+                conversation.finish()
+            case Ending.CUT:
+                conversation.cut = True
 
     def _send(self, conversation: "_Conversation", reply: Reply, marker: bytes | None) -> int | None:
         """Head, then event by event; returns the first event that was not heard in time."""
+        if not reply.status:
+            return None
         conversation.send(h11.Response(status_code=reply.status, headers=list(reply.headers)))
         stalled, total = None, 0
         for index, event in enumerate(reply.events):
@@ -222,6 +244,8 @@ class _Conversation:
         self._connection = connection
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._raw = bytearray()
+        self.cut = False
+        """Nothing more is to be said on this connection."""
 
     def next_request(self) -> tuple[h11.Request, bytes] | None:
         """The next request with its whole body; None when the peer has closed in between."""
@@ -256,7 +280,7 @@ class _Conversation:
 
     def start_over(self) -> bool:
         """Ready for another request; False when the connection must close."""
-        if self._h11.our_state is h11.MUST_CLOSE or self._h11.their_state is h11.MUST_CLOSE:
+        if self.cut or self._h11.our_state is h11.MUST_CLOSE or self._h11.their_state is h11.MUST_CLOSE:
             return False
         self._h11.start_next_cycle()
         return True

@@ -8,64 +8,32 @@ environment and by `{template}` words.
 """
 
 import json
-import secrets
+import os
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import final
 
-from holdfast.harness.driver import Exchange, exchange, new_marker
+from holdfast.harness.driver import Exchange
 from holdfast.harness.gate import Gate, Judgement, cannot_tell, failed, passed
 from holdfast.harness.leak import Found, decoys, search
 from holdfast.harness.service import ServiceSpec, free_port
 from holdfast.harness.suite import LaneMetrics, Stage, Suite
-from holdfast.harness.witness import Capture, Ledger, Reply, Witness, reply_headers
+from holdfast.harness.witness import Capture, Ledger, Witness
+from holdfast.suites.ccp_traffic import ANTHROPIC, LANES, ZAI, Script, Secrets, Sent, converse, quick
 
-__all__ = ["GATES", "Evidence", "Secrets", "suite"]
+__all__ = ["GATES", "Evidence", "Secrets", "quick_suite", "suite"]
 
-ANTHROPIC, ZAI = "anthropic", "zai"
-LANES = (ANTHROPIC, ZAI)
-
-HAIKU = ("claude-haiku-4-5-20251001", "claude-3-5-haiku-latest")
-OTHERS = ("claude-sonnet-4-5-20250929", "claude-opus-4-1")
+Talk = Callable[[int, Secrets, Ledger], tuple[tuple[Exchange, ...], Sent]]
+"""What is sent to the proxy on a port."""
 
 
-@final
-@dataclass(frozen=True, slots=True, repr=False)
-class Secrets:
-    """Canaries of one run of this suite."""
-
-    zai_key: str
-    client_key: str
-    client_token: str
-    question: str
-    """Stands in every request body."""
-    answer: str
-    """Stands in every answer's body."""
-
-    @classmethod
-    def fresh(cls) -> "Secrets":
-        """Draw new ones, shaped like the real things."""
-        return cls(
-            zai_key=f"zai-{secrets.token_hex(16)}",
-            client_key=f"sk-ant-api03-{secrets.token_hex(20)}",
-            client_token=f"sk-ant-oat01-{secrets.token_hex(20)}",
-            question=f"question-{secrets.token_hex(12)}",
-            answer=f"answer-{secrets.token_hex(12)}",
-        )
-
-    def named(self) -> Mapping[str, str]:
-        """By the name that a report may print."""
-        return {
-            "the zai key": self.zai_key,
-            "the client's api key": self.client_key,
-            "the client's token": self.client_token,
-            "the request's text": self.question,
-            "the answer's text": self.answer,
-        }
+HTTP1 = "HOLDFAST_HTTP1"
+"""Set by `--http1`: the proxy is to speak HTTP/1.1 only, which ccp does anyway."""
 
 
 @final
@@ -90,18 +58,30 @@ class Evidence:
 
 
 def drive(stage: Stage) -> Evidence:
-    """Bring the proxy up between a client and two witnesses; send each shape of request; search what it left."""
+    """The whole traffic."""
+    return drive_with(stage, converse)
+
+
+def drive_quickly(stage: Stage) -> Evidence:
+    """One request a lane."""
+    return drive_with(stage, quick)
+
+
+def drive_with(stage: Stage, talk: Talk) -> Evidence:
+    """Bring the proxy up between clients and two witnesses; let them talk; search what it left."""
     canaries, ledger = Secrets.fresh(), Ledger()
     logs = stage.folder / "logs"
     logs.mkdir(exist_ok=True)
 
-    def script(method: str, target: str, body: bytes) -> Reply:
-        return scripted(method, target, body, canaries.answer)
-
-    with Witness(ANTHROPIC, script, ledger) as anthropic, Witness(ZAI, script, ledger) as zai:
+    script = Script(canaries.answer)
+    with (
+        Witness(ANTHROPIC, script.on(ANTHROPIC), ledger) as anthropic,
+        Witness(ZAI, script.on(ZAI), ledger) as zai,
+    ):
+        script.urls |= {ANTHROPIC: anthropic.url, ZAI: zai.url}
         spec = proxy_spec(stage, anthropic.url, zai.url, canaries.zai_key, logs)
         with stage.serve(spec) as proxy:
-            exchanges, sent = converse(spec.port, canaries, ledger)
+            exchanges, sent = talk(spec.port, canaries, ledger)
         captures = {ANTHROPIC: anthropic.captures, ZAI: zai.captures}
         problems = tuple(f"{w.name}: {p}" for w in (anthropic, zai) for p in w.problems)
         outputs = proxy.outputs()
@@ -136,6 +116,8 @@ def proxy_spec(stage: Stage, anthropic: str, zai: str, zai_key: str, logs: Path)
         "CCP_ZAI_URL": zai,
         "CCP_SANDBOX": "none",  # confined from outside, as any service would be
     }
+    if os.environ.get(HTTP1):  # bwrap empties the environment, so what a user asked for is said again
+        environment[HTTP1] = "1"
     if stage.command is None:
         ccp = Path(sys.executable).with_name("ccp")
         argv: tuple[str, ...] = (str(ccp), "serve", "--port", told["port"], "--log-dir", told["log_dir"])
@@ -149,93 +131,6 @@ def fill(word: str, told: Mapping[str, str]) -> str:
     for name, value in told.items():
         word = word.replace("{" + name + "}", value)
     return word
-
-
-def converse(
-    port: int, canaries: Secrets, ledger: Ledger
-) -> tuple[tuple[Exchange, ...], Mapping[bytes, Mapping[str, str]]]:
-    """Every model with every form of credential, streaming and not, and counting tokens; one after the other."""
-    forms = (
-        {"x-api-key": canaries.client_key},
-        {"Authorization": f"Bearer {canaries.client_token}", "anthropic-beta": "oauth-2025-04-20"},
-        {"x-api-key": canaries.client_key, "Authorization": f"Bearer {canaries.client_token}"},
-    )
-    exchanges, sent = [], {}
-    for model in (*HAIKU, *OTHERS):
-        for index, credentials in enumerate(forms):
-            endpoint = "/v1/messages/count_tokens" if index == len(forms) - 1 else "/v1/messages?beta=true"
-            marker = new_marker()
-            sent[marker] = credentials
-            exchanges.append(
-                exchange(
-                    port,
-                    marker=marker,
-                    method="POST",
-                    target=endpoint,
-                    headers={**COMMON_HEADERS, **credentials},
-                    body=request_body(model, marker, canaries.question, stream=index != 1),
-                    model=model,
-                    expected_lane=ZAI if model in HAIKU else ANTHROPIC,
-                    ledger=ledger,
-                )
-            )
-    return tuple(exchanges), sent
-
-
-COMMON_HEADERS: Mapping[str, str] = {
-    "content-type": "application/json",
-    "anthropic-version": "2023-06-01",
-    "user-agent": "claude-cli/2.1.201 (external, cli)",
-    "x-app": "cli",
-    "accept": "application/json",
-}
-
-
-def request_body(model: str, marker: bytes, question: str, *, stream: bool) -> bytes:
-    """A request as the real client shapes it, with a tool whose schema has a property `model` of its own."""
-    schema = {"type": "object", "properties": {"model": {"type": "string", "enum": ["haiku", "sonnet"]}}}
-    document = {
-        "model": model,
-        "max_tokens": 64,
-        "stream": stream,
-        "system": [{"type": "text", "text": "x-anthropic-billing-header: attribution first"}],
-        "tools": [{"name": "spawn", "description": "start a helper", "input_schema": schema}],
-        "messages": [{"role": "user", "content": f"{marker.decode()} {question} naïve \u2028 \\u0041"}],
-    }
-    return json.dumps(document, ensure_ascii=False).encode()
-
-
-def scripted(method: str, target: str, body: bytes, answer: str) -> Reply:
-    """What both witnesses answer: a stream when it was asked for, else one JSON document."""
-    if method != "POST":
-        return Reply(200, reply_headers({"content-type": "application/json"}), (b"{}",), lockstep=False)
-    if "count_tokens" in target:
-        return Reply(200, reply_headers({"content-type": "application/json"}), (b'{"input_tokens":', b"7}"))
-    if b'"stream": true' in body:
-        headers = {"content-type": "text/event-stream; charset=utf-8", "request-id": "req_witness"}
-        return Reply(200, reply_headers(headers), tuple(_stream(answer)))
-    document = {
-        "type": "message",
-        "content": [{"type": "text", "text": answer}],
-        "usage": {"output_tokens": 3},
-    }
-    text = json.dumps(document).encode()
-    return Reply(200, reply_headers({"content-type": "application/json"}), (text[:9], text[9:]))
-
-
-def _stream(answer: str) -> Iterator[bytes]:
-    """A stream with all that a careless proxy breaks: comments, pings, blank data, odd line ends."""
-    start = {"type": "message_start", "message": {"id": "msg_1", "usage": {"input_tokens": 7}}}
-    yield f"event: message_start\ndata: {json.dumps(start)}\n\n".encode()
-    yield b'event: content_block_start\ndata: {"type":"content_block_start","index":0}\n\n'
-    yield b": a comment\n\n"
-    yield b'event: ping\ndata: {"type": "ping"}\n\n'
-    for piece in (answer[:10], answer[10:], " \u00fc\u2028", ""):
-        delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
-        yield f"event: content_block_delta\r\ndata: {json.dumps(delta, ensure_ascii=False)}\r\n\r\n".encode()
-    yield b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n'
-    yield b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":3}}\n\n'
-    yield b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
 def missed_decoys(folder: Path, canary: str) -> tuple[str, ...]:
@@ -343,10 +238,10 @@ def judge_answers_identical(evidence: Evidence) -> Judgement:
     """Each answer reaches the client byte for byte, once, from one upstream request."""
     pairs = _pairs(evidence)
     for seen, captures in pairs:
-        if seen.status != 200:
-            continue
-        if len(captures) != 1:
+        if len(captures) != 1 and seen.status == 200:
             return failed(f"one request for {seen.model} became {len(captures)} upstream requests")
+        if len(captures) != 1 or not captures[0].whole:
+            continue  # what became of a refused or a cut one is for `status_faithful` and `cut_shown`
         if seen.body != captures[0].sent:
             return failed(
                 f"an answer for {seen.model} differs {_first_difference(captures[0].sent, seen.body)}"
@@ -359,6 +254,35 @@ def judge_answers_identical(evidence: Evidence) -> Judgement:
     return passed(
         f"{len(pairs)} answers, {len(streams)} of them streams, {sum(len(s.body) for s in streams)} bytes"
     )
+
+
+def judge_status_faithful(evidence: Evidence) -> Judgement:
+    """The client hears the status that the upstream gave, and no success where there was none."""
+    compared = refused = 0
+    for seen, captures in _pairs(evidence):
+        for capture in captures[-1:]:
+            if not capture.status:
+                if 0 < seen.status < 400:
+                    return failed(f"the client was told {seen.status} where the upstream hung up unheard")
+                refused += 1
+            elif seen.status != capture.status:
+                return failed(f"the client was told {seen.status} where the upstream said {capture.status}")
+            compared += 1
+    if not refused or not any(c.status >= 400 for lane in LANES for c in evidence.captures[lane]):
+        return cannot_tell("no upstream refused, or none hung up")
+    return passed(f"{compared} answers, refusals and hang-ups among them")
+
+
+def judge_cut_shown(evidence: Evidence) -> Judgement:
+    """An answer that breaks off upstream never reaches the client as if it were whole."""
+    cut = [
+        seen
+        for seen, captures in _pairs(evidence)
+        if captures and captures[-1].status and not captures[-1].whole
+    ]
+    if wrong := [seen for seen in cut if seen.complete and seen.status == 200]:
+        return failed(f"an answer for {wrong[0].model} broke off upstream and was ended as if it were whole")
+    return passed(f"{len(cut)} answers that broke off") if cut else cannot_tell("no answer broke off")
 
 
 def judge_bodies_untouched(evidence: Evidence) -> Judgement:
@@ -400,8 +324,10 @@ def judge_no_leak(evidence: Evidence) -> Judgement:
 
 def _pairs(evidence: Evidence) -> list[tuple[Exchange, tuple[Capture, ...]]]:
     """Each exchange with the upstream requests that carry its marker, from either lane."""
-    everything = [c for lane in LANES for c in evidence.captures[lane]]
-    return [(seen, tuple(c for c in everything if c.marker == seen.marker)) for seen in evidence.exchanges]
+    by_marker: dict[bytes | None, list[Capture]] = {}
+    for capture in sorted((c for lane in LANES for c in evidence.captures[lane]), key=lambda c: c.arrived):
+        by_marker.setdefault(capture.marker, []).append(capture)
+    return [(seen, tuple(by_marker.get(seen.marker, ()))) for seen in evidence.exchanges]
 
 
 def model_of(capture: Capture) -> str:
@@ -440,6 +366,12 @@ GATES = (
     Gate("a_200_on_each_lane", "each lane answers 200", judge_a_200_on_each_lane),
     Gate("bodies_untouched", "requests reach their upstream byte for byte", judge_bodies_untouched),
     Gate("sse_identical", "answers reach the client byte for byte", judge_answers_identical),
+    Gate(
+        "status_faithful",
+        "the client hears the status that the upstream gave, and none before it",
+        judge_status_faithful,
+    ),
+    Gate("cut_shown", "an answer that breaks off is never ended as if it were whole", judge_cut_shown),
     Gate("sse_not_buffered", "each event leaves before the next one arrives", judge_not_buffered),
     Gate("no_leak", "no body text and no secret in files, logs or outputs", judge_no_leak),
 )
@@ -450,15 +382,40 @@ def lanes(evidence: Evidence) -> Mapping[str, LaneMetrics]:
     figures = {}
     for lane in LANES:
         own = [e for e in evidence.exchanges if e.expected_lane == lane]
-        times = sorted(e.ttfb_ms for e in own if e.ttfb_ms is not None)
+        times = [e.ttfb_ms for e in own if e.ttfb_ms is not None]
         crossed = {"the zai key"} if lane == ANTHROPIC else {"the client's api key", "the client's token"}
         figures[lane] = LaneMetrics(
             requests=len(own),
             status=dict(Counter(str(e.status) for e in own)),
-            ttfb_ms={"p50": round(median(times), 3), "max": round(times[-1], 3)} if times else {},
+            ttfb_ms=percentiles(times),
+            latency_ms=percentiles([e.total_ms for e in own if e.total_ms is not None]),
+            tokens=tokens_of(own),
             violations=sum(found.name in crossed for found in evidence.crossings[lane]),
         )
     return figures
+
+
+def percentiles(times: Sequence[float]) -> Mapping[str, float]:
+    """p50, p95 and the largest; nothing where nothing was measured."""
+    if not times:
+        return {}
+    p95 = quantiles(times, n=20, method="inclusive")[-1] if len(times) > 1 else times[0]
+    return {"p50": round(median(times), 3), "p95": round(p95, 3), "max": round(max(times), 3)}
+
+
+_TOKENS = re.compile(rb'"(input|output)_tokens": ?([0-9]{1,9})')
+
+
+def tokens_of(exchanges: Sequence[Exchange]) -> Mapping[str, int]:
+    """What the answers said of tokens; of each kind the largest of an answer, since a stream repeats itself."""
+    total = {"input": 0, "output": 0}
+    for seen in exchanges:
+        largest: dict[str, int] = {}
+        for kind, count in _TOKENS.findall(seen.body):
+            largest[kind.decode()] = max(int(count), largest.get(kind.decode(), 0))
+        for name, number in largest.items():
+            total[name] += number
+    return total
 
 
 def secrets_of(evidence: Evidence) -> Mapping[str, str]:
@@ -471,6 +428,19 @@ suite = Suite(
     "routing proxy: lane hygiene and streaming",
     drive,
     GATES,
+    serves=True,
+    lanes=lanes,
+    secrets=secrets_of,
+)
+
+QUICK_GATES = tuple(gate for gate in GATES if gate.name not in {"status_faithful", "cut_shown"})
+"""A witness that always answers shows nothing about refusals, so those gates are not asked."""
+
+quick_suite = Suite(
+    "ccp-quick",
+    "routing proxy: one request a lane",
+    drive_quickly,
+    QUICK_GATES,
     serves=True,
     lanes=lanes,
     secrets=secrets_of,
