@@ -29,7 +29,7 @@ MAX_HEAD = 64 << 10
 MAX_BODY = 64 << 20
 IDLE_SECONDS = 30.0
 LOCKSTEP_SECONDS = 3.0
-IMPATIENT_SECONDS = 0.3
+IMPATIENT_SECONDS = 0.1
 """How long an event may take to be heard; less once a proxy has been caught holding one back."""
 READ_BYTES = 1 << 16
 

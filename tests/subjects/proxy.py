@@ -6,11 +6,14 @@ Each fault is a few lines, marked `fault ==`.
 
 import http.client
 import json
+import random
 import socketserver
 import sys
+import threading
+import traceback
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 CREDENTIALS = {"x-api-key", "authorization"}
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host", "content-length"}
@@ -25,35 +28,72 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.fault, self.key, self.logs = fault, key, logs
         self.upstreams = {"anthropic": anthropic, "zai": zai}
         self.seen = 0
+        self.in_flight = 0
+        self.to_anthropic = 0
+        self.chance = random.Random(50)
+        self.lock = threading.Lock()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """An upstream that hangs up ends the client's connection; that is no story for the log."""
+        if self.fault == "writes a secret into a traceback":
+            traceback.print_exc()
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Proxy
 
     def log_message(self, *_: object) -> None:
         return
 
     def do_POST(self) -> None:
+        with self.server.lock:
+            self.server.seen += 1
+            self.server.in_flight += 1
+        try:
+            self.relay()
+        finally:
+            with self.server.lock:
+                self.server.in_flight -= 1
+
+    def relay(self) -> None:
         fault = self.server.fault
-        self.server.seen += 1
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         lane = self.lane(body, fault)
-        if fault == "logs a body" or (fault == "logs a body on errors" and lane == "none"):
-            with (self.server.logs / "debug.log").open("ab") as log:
-                log.write(body + b"\n")
+        if fault == "logs a body":
+            self.log(body)
         if fault == "re-serialises json":
             body = json.dumps(json.loads(body)).encode()
         if fault == "answers from a cache" and self.server.seen > 2:
             self.answer(200, [("content-type", "application/json")], [b'{"cached": true}'])
             return
         upstream = urlsplit(self.server.upstreams[lane])
-        connection = http.client.HTTPConnection(upstream.hostname or "", upstream.port or 80, timeout=20)
-        connection.request("POST", self.path, body=body, headers=self.headers_for(lane, fault))
-        response = connection.getresponse()
+        sent = self.headers_for(lane, fault)
+        if fault == "sends an early 200":
+            self.answer(200, [], self.pieces(self.ask(upstream, body, sent), fault))
+            return
+        try:
+            response = self.ask(upstream, body, sent)
+        except (OSError, http.client.HTTPException) as error:
+            raise RuntimeError(f"the upstream hung up on {sent}") from error
+        if fault == "follows redirects" and response.status == 307:
+            response = self.ask(urlsplit(response.headers["location"]), body, sent)
+        if fault == "forwards the token to zai on retry" and response.status == 529:
+            response = self.ask(upstream, body, {**self.headers, **sent})
+        if fault == "logs a body on errors" and response.status >= 500:
+            self.log(body)
         headers = [(k, v) for k, v in response.getheaders() if k.lower() not in HOP_BY_HOP]
         self.answer(response.status, headers, self.pieces(response, fault))
-        connection.close()
+
+    def ask(self, to: SplitResult, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection(to.hostname or "", to.port or 80, timeout=20)
+        connection.request("POST", self.path, body=body, headers=headers)
+        return connection.getresponse()
+
+    def log(self, body: bytes) -> None:
+        with (self.server.logs / "debug.log").open("ab") as log:
+            log.write(body + b"\n")
 
     def lane(self, body: bytes, fault: str) -> str:
         if fault == "routes by regex":
@@ -75,17 +115,28 @@ class Handler(BaseHTTPRequestHandler):
             if not forwards:
                 kept = {k: v for k, v in kept.items() if k.lower() not in CREDENTIALS}
             kept["x-api-key"] = self.server.key
-        elif fault == "sends the zai key to anthropic" or (
-            fault == "sends the zai key once" and self.server.seen == 9
-        ):
+        elif self.leaks(fault):
             kept["x-trace"] = "Basic " + self.server.key.encode().hex()
         elif fault == "drops the credential":
             kept = {k: v for k, v in kept.items() if k.lower() != "authorization"}
         return kept
 
+    def leaks(self, fault: str) -> bool:
+        """Whether this request to anthropic is to carry the zai key."""
+        with self.server.lock:
+            self.server.to_anthropic += 1
+            count, chance = self.server.to_anthropic, self.server.chance.random()
+            return (
+                fault == "sends the zai key to anthropic"
+                or (fault == "sends the zai key once" and count == 3)
+                or (fault == "sends the zai key every fiftieth time" and count % 50 == 0)
+                or (fault == "sends the zai key by chance, one time in fifty" and chance < 1 / 50)
+                or (fault == "sends the zai key only under concurrency" and self.server.in_flight > 6)
+            )
+
     def pieces(self, response: http.client.HTTPResponse, fault: str):  # type: ignore[no-untyped-def]
         held = b""
-        while piece := response.read1(65536):
+        while piece := self.read(response, fault):
             if fault == "drops event lines":
                 piece = b"\n".join(line for line in piece.split(b"\n") if not line.startswith(b"event:"))
             if fault == "buffers the stream":
@@ -101,6 +152,14 @@ class Handler(BaseHTTPRequestHandler):
             yield held
         if fault == "synthesises message_stop":
             yield b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+
+    def read(self, response: http.client.HTTPResponse, fault: str) -> bytes:
+        try:
+            return response.read1(65536)
+        except http.client.IncompleteRead:
+            if fault == "ends a cut answer politely":
+                return b""
+            raise
 
     def answer(self, status: int, headers: list[tuple[str, str]], pieces) -> None:  # type: ignore[no-untyped-def]
         self.send_response_only(status)

@@ -16,6 +16,14 @@ FAULTS = {
     "sends the zai key once": ("no_zai_credential_on_anthropic", "the zai key in request 2 (hex)"),
     "forwards the token to zai": ("no_anthropic_credential_on_zai", "on the zai lane"),
     "forwards the token to zai on count_tokens": ("no_anthropic_credential_on_zai", "on the zai lane"),
+    "forwards the token to zai on retry": ("no_anthropic_credential_on_zai", "on the zai lane"),
+    "follows redirects": ("no_anthropic_credential_on_zai", "on the zai lane"),
+    "sends the zai key only under concurrency": ("no_zai_credential_on_anthropic", "the zai key in request"),
+    "sends the zai key every fiftieth time": ("no_zai_credential_on_anthropic", "the zai key in request"),
+    "sends the zai key by chance, one time in fifty": (
+        "no_zai_credential_on_anthropic",
+        "the zai key in request",
+    ),
     "drops the credential": ("credential_untouched", "`authorization` arrived 0 time(s)"),
     "sends haiku to anthropic": ("no_haiku_on_anthropic", "reached the anthropic lane"),
     "sends everything to zai": ("no_other_model_on_zai", "reached the zai lane"),
@@ -25,8 +33,12 @@ FAULTS = {
     "drops event lines": ("sse_identical", "differs from byte 0 on"),
     "synthesises message_stop": ("sse_identical", "differs from byte"),
     "re-serialises json": ("bodies_untouched", "differs from byte"),
+    "sends an early 200": ("status_faithful", "the client was told 200 where the upstream said"),
+    "ends a cut answer politely": ("cut_shown", "broke off upstream and was ended as if it were whole"),
     "answers from a cache": ("sse_identical", "became 0 upstream requests"),
     "logs a body": ("no_leak", "the request's text in logs/debug.log (plain)"),
+    "logs a body on errors": ("no_leak", "the request's text in logs/debug.log (plain)"),
+    "writes a secret into a traceback": ("no_leak", "the zai key in the proxy's stderr (plain)"),
     "prints a secret": ("no_leak", "the zai key in the proxy's stdout (plain)"),
 }
 
