@@ -87,6 +87,8 @@ class Staging:
     """By gate."""
     lanes: Mapping[str, LaneMetrics]
     details: Mapping[str, Any]
+    logs: Mapping[str, bytes] = field(repr=False)
+    """By name, as the suites hand them out; not redacted yet."""
     secrets: Mapping[str, str] = field(repr=False)
     """Canaries that must not stand in any result."""
 
@@ -135,11 +137,13 @@ def _run_staging(wanted: Wanted, ground: Ground, isolation: Isolation) -> Stagin
     judgements: dict[str, Judgement] = {}
     lanes: dict[str, LaneMetrics] = {}
     details: dict[str, Any] = {}
+    logs: dict[str, bytes] = {}
     secrets: dict[str, str] = asdict(ground.canaries)
     stage = None
     problem = None
     plan = None
-    suites = [suite for suite in wanted.suites if isolation.value in suite.isolations]
+    asked = isolation in wanted.isolations  # else it is here as the control arm of the probes alone
+    suites = [suite for suite in wanted.suites if asked and isolation.value in suite.isolations]
     try:
         with _scratch() as folder, contextlib.ExitStack() as stack:
             command = scratch_command(ground.host, folder, agent=wanted.agent, environment=ground.environment)
@@ -161,6 +165,7 @@ def _run_staging(wanted: Wanted, ground: Ground, isolation: Isolation) -> Stagin
                 judgements |= judge_all(suite.gates, evidence)
                 lanes |= suite.lanes(evidence)
                 details |= {suite.name: suite.details(evidence)} if suite.details(evidence) else {}
+                logs |= suite.logs(evidence)
                 secrets |= suite.secrets(evidence)
             if not suites and wanted.service is not None:
                 with stage.serve(wanted.service):
@@ -178,7 +183,7 @@ def _run_staging(wanted: Wanted, ground: Ground, isolation: Isolation) -> Stagin
         judgements["identity"] = (
             judge_identity(sight) if sight else cannot_tell(problem or "the service was not looked at")
         )
-    return Staging(isolation, arm, sight, judgements, lanes, details, secrets)
+    return Staging(isolation, arm, sight, judgements, lanes, details, logs, secrets)
 
 
 @contextlib.contextmanager

@@ -78,9 +78,10 @@ def conclude(wanted: Wanted, teller: Teller, *, results: Path, name: str, comman
     overall = dict(over_isolations(verdicts))
     overall["results"] = worst([*leaking.values(), judge_results(results, list(documents), wanted.run)])
     code = exit_code(list(overall.values()))
+    live = any(suite.live for suite in wanted.suites)
     lanes = {staging.isolation.value: staging.lanes for staging in campaign.stagings}
-    metrics = metrics_document(wanted.run, name=name, code=code, live=False, lanes=lanes, gates=overall)
-    page = page_of(campaign, verdicts, overall=overall, confounders=confounders, command=command)
+    metrics = metrics_document(wanted.run, name=name, code=code, live=live, lanes=lanes, gates=overall)
+    page = page_of(campaign, verdicts, overall=overall, confounders=confounders, command=command, live=live)
     text = render_markdown(page)
     _refuse_canaries(campaign, {f"METRICS_{name}.json": json.dumps(metrics), REPORT: text})
     write_document(results / f"METRICS_{name}.json", metrics)

@@ -33,6 +33,7 @@ from holdfast.sandbox.verdict import Arm, ProbeVerdict
 __all__ = [
     "judge_results",
     "metrics_document",
+    "metrics_of_merged",
     "read_confounders",
     "sandbox_document",
     "validate_document",
@@ -208,6 +209,18 @@ def _add_up(lanes: Mapping[str, Mapping[str, LaneMetrics]]) -> dict[str, Any]:
                 for share, value in times.items():
                     sums[name][share] = max(value, sums[name].get(share, 0.0))
     return total
+
+
+def metrics_of_merged(
+    run: Run, *, name: str, code: int, documents: list[Mapping[str, Any]], gates: Mapping[str, Judgement]
+) -> dict[str, Any]:
+    """One metrics document of several campaigns of one run; lanes are kept by isolation and added up."""
+    lanes: dict[str, dict[str, LaneMetrics]] = {}
+    for document in documents:
+        for isolation, own in document["by_isolation"].items():
+            lanes.setdefault(isolation, {}).update({lane: LaneMetrics(**told) for lane, told in own.items()})
+    live = any(document["live"] for document in documents)
+    return metrics_document(run, name=name, code=code, live=live, lanes=lanes, gates=gates)
 
 
 def validate_document(document: Mapping[str, Any]) -> None:

@@ -92,6 +92,12 @@ class Suite(Generic[E]):
     isolations: tuple[str, ...] = ("none", "seccomp", "bwrap")
     serves: bool = False
     """Whether `gather` brings up a service; then the `identity` gate must see it."""
+    accepts: bool = True
+    """Whether `pytest -m acceptance` runs it; not where another suite contains it, or upstreams are live."""
+    live: bool = False
+    """Whether its upstreams are the real ones; else they are witnesses, and every result says so."""
+    logs: Callable[[E], Mapping[str, bytes]] = field(default=lambda _: {})
+    """Name -> the log that the system wrote, for who keeps snapshots; searched and redacted by the harness."""
     lanes: Callable[[E], Mapping[str, LaneMetrics]] = field(default=lambda _: {})
     secrets: Callable[[E], Mapping[str, str]] = field(default=lambda _: {})
     """Name -> canary of this run; the harness searches its own results for them."""

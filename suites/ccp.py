@@ -55,6 +55,8 @@ class Evidence:
     """Coats in which the search missed a decoy that it had to find."""
     problems: tuple[str, ...]
     secrets: Secrets
+    usage: bytes = field(default=b"", repr=False)
+    """What the proxy wrote to `usage.jsonl`."""
 
 
 def drive(stage: Stage) -> Evidence:
@@ -98,6 +100,7 @@ def drive_with(stage: Stage, talk: Talk) -> Evidence:
         blind_to=missed_decoys(stage.folder, canaries.question),
         problems=problems,
         secrets=canaries,
+        usage=b"".join(text for place, text in places if place == "logs/usage.jsonl"),
     )
 
 
@@ -418,6 +421,11 @@ def tokens_of(exchanges: Sequence[Exchange]) -> Mapping[str, int]:
     return total
 
 
+def usage_of(evidence: Evidence) -> Mapping[str, bytes]:
+    """The usage log, for who keeps snapshots."""
+    return {"usage": evidence.usage}
+
+
 def secrets_of(evidence: Evidence) -> Mapping[str, str]:
     """What must not stand in the results either."""
     return evidence.secrets.named()
@@ -429,6 +437,7 @@ suite = Suite(
     drive,
     GATES,
     serves=True,
+    logs=usage_of,
     lanes=lanes,
     secrets=secrets_of,
 )
@@ -442,6 +451,8 @@ quick_suite = Suite(
     drive_quickly,
     QUICK_GATES,
     serves=True,
+    accepts=False,
+    logs=usage_of,
     lanes=lanes,
     secrets=secrets_of,
 )

@@ -1,0 +1,87 @@
+"""What a test session leaves behind: merged metrics, SARIF, a step summary, the table of planted faults.
+
+Everything here is made from the properties that each test recorded, which travel with its report from any
+worker to the controller; no worker writes a file that another one writes too.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from holdfast.harness.acceptance import merge
+from holdfast.harness.gate import Judgement, Outcome
+from holdfast.harness.report.render import cell
+from holdfast.harness.results import write_document, write_text
+from holdfast.harness.run_id import Run
+from holdfast.harness.sarif import append_step_summary, render_sarif, step_summary
+
+__all__ = ["Told", "planted_table", "write_acceptance", "write_planted_table"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One test's report: its id, `passed`, `failed` or `error`, and the properties that it recorded."""
+
+    nodeid: str
+    outcome: str
+    properties: Mapping[str, object]
+
+
+def write_acceptance(told: Iterable[Told], run: Run, folder: Path) -> Iterator[str]:
+    """Merge what the acceptance tests came to; yields lines for the terminal, none when there was no such test.
+
+    Writes METRICS_acceptance.json and ACCEPTANCE.sarif beside `folder`, where the campaigns' own files are.
+    """
+    verdicts: dict[str, dict[str, Judgement]] = {}
+    for test in told:
+        seen = test.properties
+        if "gate" in seen and "suite" in seen:
+            where = f"{seen['suite']} under {seen['isolation']}"
+            judgement = Judgement(Outcome(str(seen["verdict"])), tuple(str(seen["reasons"]).split("\n")))
+            verdicts.setdefault(where, {})[str(seen["gate"])] = judgement
+    if not verdicts:
+        return
+    document = merge(folder, run, verdicts)
+    target = folder.parent
+    write_document(target / "METRICS_acceptance.json", document)
+    write_text(target / "ACCEPTANCE.sarif", render_sarif(run, verdicts))
+    append_step_summary(step_summary("Holdfast: acceptance", verdicts))
+    count = sum(len(own) for own in verdicts.values())
+    passed = sum(j.outcome is Outcome.PASS for own in verdicts.values() for j in own.values())
+    yield f"holdfast: {passed} of {count} gates pass; {target.name}/METRICS_acceptance.json"
+
+
+def write_planted_table(told: Iterable[Told], run: Run, path: Path) -> str:
+    """Render the table; returns a line for the terminal."""
+    rows = [test for test in told if "planted" in test.properties]
+    write_text(path, planted_table(rows, run))
+    killed = sum(test.outcome == "passed" for test in rows)
+    return f"holdfast: {killed} of {len(rows)} planted faults killed; {path}"
+
+
+def planted_table(rows: Iterable[Told], run: Run) -> str:
+    """`docs/PLANTED-FAULTS.md`, by what was broken and then by fault."""
+    ordered = sorted(rows, key=lambda t: (str(t.properties.get("subject")), str(t.properties["planted"])))
+    killed = sum(test.outcome == "passed" for test in ordered)
+    lines = [
+        "# Planted faults",
+        "",
+        "Each row is a fault put in on purpose. It counts as killed when the gate named here turned red, or",
+        "could not tell, *and* the report said the sentence. Rendered by a run of the suite:",
+        "",
+        "```sh not-run: it is the run that renders this page",
+        "pytest -m planted --planted-table docs/PLANTED-FAULTS.md",
+        "```",
+        "",
+        f"**{killed} of {len(ordered)} killed** (run {run.id}, commit {run.commit}).",
+        "",
+        "| broken | fault | gate | the report says | killed |",
+        "|---|---|---|---|---|",
+    ]
+    for test in ordered:
+        seen = test.properties
+        words = [cell(str(seen.get(key, ""))) for key in ("subject", "planted", "gate", "says")]
+        lines.append(f"| {' | '.join(words)} | {'yes' if test.outcome == 'passed' else '**no**'} |")
+    return "\n".join(lines) + "\n"
