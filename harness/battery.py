@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, final
 
 from holdfast.harness.run_id import Canaries
+from holdfast.harness.sweep import owned_prefix
 from holdfast.sandbox.host import Host
 from holdfast.sandbox.instance import AgentLostError, Instance
 from holdfast.sandbox.isolation import Isolation
@@ -102,7 +103,7 @@ def stage_for(host: Host, canaries: Canaries) -> Stage:
 @contextmanager
 def plant_home(host: Host, canaries: Canaries) -> Iterator[Path | None]:
     """A 0600 file in the home while the battery runs; None where there is no home to write to."""
-    path = Path(host.home) / f".holdfast-canary-{secrets.token_hex(6)}"
+    path = Path(host.home) / f".{owned_prefix('canary-')}{secrets.token_hex(6)}"
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     except OSError:

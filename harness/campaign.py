@@ -32,6 +32,7 @@ from holdfast.harness.run_id import Canaries, Run
 from holdfast.harness.service import ServiceSpec
 from holdfast.harness.stage import Ground, InstanceStage
 from holdfast.harness.suite import LaneMetrics, Suite
+from holdfast.harness.sweep import owned_prefix
 from holdfast.sandbox.confine import policy_for
 from holdfast.sandbox.host import Host
 from holdfast.sandbox.instance import AGENT, AgentLostError, bring_up, scratch_command
@@ -189,7 +190,7 @@ def _run_staging(wanted: Wanted, ground: Ground, isolation: Isolation) -> Stagin
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
     """A folder that the sandbox may write to; another user of this machine may not look into it."""
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-"))
+    folder = Path(tempfile.mkdtemp(prefix=owned_prefix()))
     try:
         yield folder
     finally:

@@ -17,21 +17,23 @@ from holdfast.harness.campaign import (
     run_campaign,
 )
 from holdfast.harness.gate import Judgement, failed, worst
+from holdfast.harness.history import forget, remember
 from holdfast.harness.leak import search
-from holdfast.harness.report import Page, page_of, render_markdown
+from holdfast.harness.report import Page, dossier_of, page_of, render_html, render_markdown
 from holdfast.harness.results import (
     judge_results,
     metrics_document,
     read_confounders,
+    render_document,
     sandbox_document,
-    write_document,
-    write_text,
+    write_texts,
 )
+from holdfast.harness.sarif import render_sarif
 from holdfast.sandbox.host import read_host
 
 __all__ = ["Concluded", "Teller", "conclude"]
 
-REPORT = "SANDBOX-REPORT.md"
+REPORT, HTML, SARIF = "SANDBOX-REPORT.md", "SANDBOX-REPORT.html", "SANDBOX.sarif"
 
 
 class Teller(Reporter, Protocol):
@@ -72,9 +74,8 @@ def conclude(wanted: Wanted, teller: Teller, *, results: Path, name: str, comman
         for staging in campaign.stagings
     }
     leaking = _leaking(campaign, documents)
-    for file, document in documents.items():
-        if file not in leaking:
-            write_document(results / file, document)
+    clean = {file: document for file, document in documents.items() if file not in leaking}
+    write_texts({results / file: render_document(document) for file, document in clean.items()})
     overall = dict(over_isolations(verdicts))
     overall["results"] = worst([*leaking.values(), judge_results(results, list(documents), wanted.run)])
     code = exit_code(list(overall.values()))
@@ -82,10 +83,17 @@ def conclude(wanted: Wanted, teller: Teller, *, results: Path, name: str, comman
     lanes = {staging.isolation.value: staging.lanes for staging in campaign.stagings}
     metrics = metrics_document(wanted.run, name=name, code=code, live=live, lanes=lanes, gates=overall)
     page = page_of(campaign, verdicts, overall=overall, confounders=confounders, command=command, live=live)
-    text = render_markdown(page)
-    _refuse_canaries(campaign, {f"METRICS_{name}.json": json.dumps(metrics), REPORT: text})
-    write_document(results / f"METRICS_{name}.json", metrics)
-    write_text(results / REPORT, text)
+    told = {isolation.value: gates for isolation, gates in verdicts.items()}
+    texts = {
+        f"METRICS_{name}.json": render_document(metrics),
+        REPORT: render_markdown(page),
+        HTML: render_html(dossier_of(campaign, page, verdicts, overall)),
+        SARIF: render_sarif(wanted.run, told | {"the run": {"results": overall["results"]}}),
+        **remember(results, name, metrics, documents),
+    }
+    _refuse_canaries(campaign, texts)
+    write_texts({results / file: text for file, text in texts.items()})
+    forget(results)
     teller.conclude(page, overall, written=(str(results / REPORT),))
     return Concluded(code, overall, page, campaign)
 

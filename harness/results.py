@@ -35,10 +35,12 @@ __all__ = [
     "metrics_document",
     "metrics_of_merged",
     "read_confounders",
+    "render_document",
     "sandbox_document",
     "validate_document",
     "write_document",
     "write_text",
+    "write_texts",
 ]
 
 SCHEMAS = Path(__file__).resolve().parent.parent / "docs" / "schemas"
@@ -232,22 +234,35 @@ def validate_document(document: Mapping[str, Any]) -> None:
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
     """Check, then write."""
+    write_text(path, render_document(document))
+
+
+def render_document(document: Mapping[str, Any]) -> str:
+    """Its text; raises `jsonschema.ValidationError` when it breaks its schema."""
     validate_document(document)
-    write_text(path, json.dumps(document, indent=1, ensure_ascii=True) + "\n")
+    return json.dumps(document, indent=1, ensure_ascii=True) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all; raises `OSError`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write_texts({path: text})
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """All or none: on a full disk the files of the last run stay as they are. Raises `OSError`."""
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in texts}
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporaries[path].open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
 
 
 def judge_results(folder: Path, names: list[str], run: Run) -> Judgement:
