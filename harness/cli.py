@@ -130,8 +130,8 @@ def _run_confined(isolation: Isolation, command: Command, profile: Profile) -> i
         signal.signal(number, forward)
     with Spawner() as spawner, confine(spawner, isolation, command, profile=profile) as confined:
         deliver[0] = confined.signal
-        for number in early:
-            confined.signal(number)
+        for pending in early:
+            confined.signal(pending)
         for note in confined.skipped:
             typer.echo(f"holdfast: skipped {note}", err=True)
         status = confined.wait()
