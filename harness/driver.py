@@ -31,6 +31,7 @@ class Exchange:
     status: int
     """0 when no answer came."""
     headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    """The answer's, and its trailers behind them."""
     body: bytes = field(repr=False)
     """Without its chunk framing."""
     complete: bool
@@ -86,7 +87,7 @@ def exchange(
                     got += event.data
                     ledger.hear(marker, len(got))
                 elif isinstance(event, h11.EndOfMessage):
-                    complete = True
+                    complete, got_headers = True, (*got_headers, *event.headers.raw_items())
                 elif isinstance(event, h11.ConnectionClosed):
                     break
     except (OSError, h11.RemoteProtocolError, h11.LocalProtocolError) as error:
