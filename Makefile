@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup setup-peers sandbox-deny-tests test lint types contracts unit behave nightly bench lock clean
+.PHONY: setup setup-peers sandbox-deny-tests repro-quick overnight test lint types contracts unit behave nightly bench lock clean
 
 setup: ## system packages (apt when root), .venv, the package
 	@sh tools/setup.sh base
@@ -13,6 +13,12 @@ setup-peers: ## and what benches, the matrix and nightly runs need
 
 sandbox-deny-tests: setup ## the main job: the proxy under none, seccomp and bwrap, attacked and judged
 	@$(BIN)/holdfast gates --suite ccp --name sandbox
+
+repro-quick: setup ## one Sonnet and one Haiku request; results/METRICS_repro_quick.json
+	@$(BIN)/holdfast gates --suite ccp-quick --isolation none --name repro_quick
+
+overnight: setup ## rounds until both lanes have a 200 and every gate passes; a bundle at the end
+	@$(BIN)/holdfast loop --until-pass --max-hours 8 --backoff 5,300 $(args)
 
 test: setup lint types contracts unit behave ## every check
 	@echo 'holdfast: every check passed'

@@ -16,10 +16,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, final
 
-from holdfast.harness.campaign import Staging, Wanted, exit_code
-from holdfast.harness.conclude import conclude
+from holdfast.harness.campaign import Wanted, exit_code
+from holdfast.harness.conclude import Silent, conclude
 from holdfast.harness.gate import Judgement, Outcome, worst
-from holdfast.harness.report import Page
 from holdfast.harness.results import metrics_of_merged, write_text
 from holdfast.harness.run_id import Run
 from holdfast.harness.suite import Suite
@@ -54,22 +53,6 @@ class Case:
     def id(self) -> str:
         """A sentence."""
         return f"{self.suite} under {self.isolation}: {self.claim}"
-
-
-@final
-class _Silent:
-    """A teller for campaigns whose story the test runner tells."""
-
-    def stage_started(self, isolation: Isolation) -> None:
-        """Nothing."""
-
-    def stage_finished(self, staging: Staging) -> None:
-        """Nothing."""
-
-    def conclude(
-        self, page: Page, overall: Mapping[str, Judgement], *, written: tuple[str, ...] = ()
-    ) -> None:
-        """Nothing."""
 
 
 def known_suites() -> tuple[Suite[Any], ...]:
@@ -119,7 +102,7 @@ def _conclude(case: Case, folder: Path, run: Run) -> dict[str, Any]:
     wanted = Wanted(run, (Isolation(case.isolation),), load_profile(PROFILE), all_probes(), (suite,))
     concluded = conclude(
         wanted,
-        _Silent(),
+        Silent(),
         results=folder,
         name="acceptance",
         command=f"pytest -m acceptance -k '{case.suite}'",

@@ -51,12 +51,15 @@ def write_bundle(folder: Path, name: str, run: Run, files: Mapping[str, bytes]) 
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         # No name and no time in the gzip header, no owner and no time in the members: the bytes are the files'.
-        with temporary.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as zipped:
-            with tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                for path, data in everything.items():
-                    member = tarfile.TarInfo(f"holdfast-{name}-{run.id}/{path}")
-                    member.size, member.mode = len(data), 0o600
-                    archive.addfile(member, io.BytesIO(data))
+        with (
+            temporary.open("wb") as file,
+            gzip.GzipFile("", "wb", fileobj=file, mtime=0) as zipped,
+            tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            for path, data in everything.items():
+                member = tarfile.TarInfo(f"holdfast-{name}-{run.id}/{path}")
+                member.size, member.mode = len(data), 0o600
+                archive.addfile(member, io.BytesIO(data))
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -71,6 +71,8 @@ class Wanted:
     service: ServiceSpec | None = None
     """A stranger's service to run beside the probes when there is no suite."""
     proxy_command: tuple[str, ...] | None = None
+    readable: tuple[str, ...] = ()
+    """Host folders that the service needs inside."""
     agent: Path = AGENT
     alterations: Mapping[Isolation, Callable[[Plan], Plan]] = field(default_factory=dict)
     """Changes to the compiled plan of an isolation."""
@@ -147,7 +149,13 @@ def _run_staging(wanted: Wanted, ground: Ground, isolation: Isolation) -> Stagin
     suites = [suite for suite in wanted.suites if asked and isolation.value in suite.isolations]
     try:
         with _scratch() as folder, contextlib.ExitStack() as stack:
-            command = scratch_command(ground.host, folder, agent=wanted.agent, environment=ground.environment)
+            command = scratch_command(
+                ground.host,
+                folder,
+                agent=wanted.agent,
+                environment=ground.environment,
+                readable=wanted.readable,
+            )
             instance = stack.enter_context(
                 bring_up(
                     ground.spawner,

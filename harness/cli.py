@@ -5,9 +5,11 @@ Exit codes: 0 all gates pass, 1 a gate fails, 2 cannot tell, 64 bad usage or bad
 """
 
 import os
+import shlex
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
@@ -17,13 +19,19 @@ from urllib.parse import urlsplit
 import typer
 
 from holdfast.harness.campaign import Wanted
-from holdfast.harness.conclude import conclude
+from holdfast.harness.conclude import Concluded, Silent, Teller, conclude
+from holdfast.harness.lock import hold
+from holdfast.harness.loop_cli import loop_command
 from holdfast.harness.narrate import Narrator
 from holdfast.harness.prove_cli import prove
 from holdfast.harness.report.page import EXIT_WORDS
 from holdfast.harness.run_id import begin_run
+from holdfast.harness.sarif import append_step_summary, step_summary
 from holdfast.harness.service import ServiceSpec
 from holdfast.harness.suite import Suite
+from holdfast.harness.surfaces_cli import diff, report
+from holdfast.harness.sweep import sweep
+from holdfast.harness.words import absolute_words, folders_of, split_words
 from holdfast.sandbox import (
     BadInputError,
     CannotConfineError,
@@ -41,7 +49,7 @@ from holdfast.sandbox import (
 from holdfast.sandbox.confine import plan_command
 from holdfast.sandbox.probes import all_probes
 
-__all__ = ["app", "main"]
+__all__ = ["app", "load_suites", "main"]
 
 BAD_INPUT, OUR_FAULT, CANNOT_TELL = 64, 70, 2
 INTERRUPTED = 130
@@ -61,11 +69,17 @@ app = typer.Typer(
 
 ProfileOption = Annotated[str, typer.Option("--profile", help="strict, standard, standard-net, or a path.")]
 IsolationsOption = Annotated[str, typer.Option("--isolation", help="A comma-separated list.")]
+ReadableOption = Annotated[
+    list[Path] | None,
+    typer.Option("--readable", help="A folder that CMD needs and bwrap's root would not have; repeatable."),
+]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Where the results go.")]
 CommandArgument = Annotated[list[str] | None, typer.Argument(metavar="[-- CMD ...]")]
 
 
 app.command("prove")(prove)
+app.command("report")(report)
+app.command("diff")(diff)
 
 
 @app.command()
@@ -74,6 +88,7 @@ def run(
     isolation: Annotated[str, typer.Option("--isolation", help="none, seccomp or bwrap.")] = "bwrap",
     profile: ProfileOption = "standard",
     explain: Annotated[bool, typer.Option("--explain", help="Print the plan and run nothing.")] = False,
+    readable: ReadableOption = None,
     writable: Annotated[
         list[Path] | None, typer.Option("--writable", help="A folder that stays writable under bwrap.")
     ] = None,
@@ -85,7 +100,11 @@ def run(
     policy = load_profile(profile)
     folders = tuple(str(folder.resolve()) for folder in writable or ())
     wanted = Command(
-        argv=tuple(command), cwd=_inside_folder(chosen, folders), inherited=dict(os.environ), writable=folders
+        argv=tuple(command),
+        cwd=_inside_folder(chosen, folders),
+        inherited=dict(os.environ),
+        readable=tuple(str(folder.resolve()) for folder in readable or ()),
+        writable=folders,
     )
     if explain:
         for word in plan_command(chosen, wanted, policy, read_host()).words():
@@ -103,22 +122,23 @@ def _inside_folder(isolation: Isolation, writable: tuple[str, ...]) -> str:
     return writable[0] if writable else "/"
 
 
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
 def _run_confined(isolation: Isolation, command: Command, profile: Profile) -> int:
     """Forward signals, wait, and say so when the command never ran."""
+    early: list[int] = []
+    deliver: list[Callable[[int], None]] = [early.append]
+
+    def forward(number: int, _: FrameType | None) -> None:
+        deliver[0](number)
+
+    for number in FORWARDED:  # before the start: a signal must find either us or the command, never nobody
+        signal.signal(number, forward)
     with Spawner() as spawner, confine(spawner, isolation, command, profile=profile) as confined:
-
-        def forward(number: int, _: FrameType | None) -> None:
-            confined.signal(number)
-
-        for number in (
-            signal.SIGTERM,
-            signal.SIGINT,
-            signal.SIGHUP,
-            signal.SIGQUIT,
-            signal.SIGUSR1,
-            signal.SIGUSR2,
-        ):
-            signal.signal(number, forward)
+        deliver[0] = confined.signal
+        for pending in early:
+            confined.signal(pending)
         for note in confined.skipped:
             typer.echo(f"holdfast: skipped {note}", err=True)
         status = confined.wait()
@@ -139,6 +159,7 @@ def deny(
     ready: Annotated[
         str | None, typer.Option("--ready", help="CMD is ready when this URL answers 200.")
     ] = None,
+    readable: ReadableOption = None,
     results: ResultsOption = Path("results"),
     quiet: Annotated[bool, typer.Option("--quiet")] = False,
 ) -> int:
@@ -149,10 +170,11 @@ def deny(
         isolation=isolation,
         profile=profile or ("standard-net" if service else "standard"),
         service=service,
+        readable=readable or (),
         results=results,
         name="deny",
         quiet=quiet,
-    )
+    ).code
 
 
 def _service(command: list[str] | None, ready: str | None) -> ServiceSpec | None:
@@ -168,7 +190,7 @@ def _service(command: list[str] | None, ready: str | None) -> ServiceSpec | None
         raise BadInputError(
             f"`{ready}` is not a loopback URL with a port", hint="http://127.0.0.1:PORT/health"
         )
-    return ServiceSpec(tuple(command), "/", parts.port, ready_url=ready)
+    return ServiceSpec(absolute_words(command), "/", parts.port, ready_url=ready)
 
 
 @app.command()
@@ -177,23 +199,42 @@ def gates(
     isolation: IsolationsOption = "none,seccomp,bwrap",
     profile: ProfileOption = "standard-net",
     proxy_cmd: Annotated[str | None, typer.Option("--proxy-cmd", help="A proxy in ccp's place.")] = None,
+    readable: ReadableOption = None,
     results: ResultsOption = Path("results"),
     name: Annotated[str, typer.Option("--name", help="METRICS_<name>.json")] = "gates",
     quiet: Annotated[bool, typer.Option("--quiet")] = False,
 ) -> int:
     """Bring each suite's system up under each isolation, attack it, drive it, judge every gate."""
     return _campaign(
-        suites=_suites(suite),
+        suites=load_suites(suite),
         isolation=isolation,
         profile=profile,
         proxy_cmd=proxy_cmd,
+        readable=readable or (),
         results=results,
         name=name,
         quiet=quiet,
+    ).code
+
+
+def _conduct(
+    *, suite: str, isolation: str, profile: str, proxy_cmd: str | None, results: Path, name: str
+) -> Concluded:
+    """A quiet campaign for the loop, which tells a round in one line of its own."""
+    return _campaign(
+        suites=load_suites(suite),
+        isolation=isolation,
+        profile=profile,
+        proxy_cmd=proxy_cmd,
+        readable=(),
+        results=results,
+        name=name,
+        quiet=True,
+        teller=Silent(),
     )
 
 
-def _suites(names: str) -> tuple[Suite[Any], ...]:
+def load_suites(names: str) -> tuple[Suite[Any], ...]:
     """Load suites by entry point; raises `BadInputError` naming those that there are."""
     found = {point.name: point for point in entry_points(group="holdfast.suites")}
     chosen = [name.strip() for name in names.split(",")]
@@ -212,10 +253,14 @@ def _campaign(
     results: Path,
     name: str,
     quiet: bool,
+    readable: Sequence[Path],
     service: ServiceSpec | None = None,
     proxy_cmd: str | None = None,
-) -> int:
-    """Run, judge, write, tell."""
+    teller: Teller | None = None,
+) -> Concluded:
+    """Sweep, take the folder, run, judge, write, tell."""
+    proxy = absolute_words(split_words(proxy_cmd, option="--proxy-cmd")) if proxy_cmd is not None else None
+    words = proxy or (service.argv if service else ())
     wanted = Wanted(
         run=begin_run(),
         isolations=parse_isolations(isolation),
@@ -223,32 +268,32 @@ def _campaign(
         probes=all_probes(),
         suites=suites,
         service=service,
-        proxy_command=_words(proxy_cmd),
+        proxy_command=proxy,
+        readable=(*folders_of(words, read_host()), *(str(path.resolve()) for path in readable)),
     )
-    narrator = Narrator(quiet=quiet)
-    return conclude(wanted, narrator, results=results, name=name, command=_again()).code
-
-
-def _words(text: str | None) -> tuple[str, ...] | None:
-    """Split a command by the shell's rules of quoting, without a shell."""
-    if text is None:
-        return None
-    import shlex
-
-    try:
-        words = tuple(shlex.split(text))
-    except ValueError as error:
-        raise BadInputError(f"`--proxy-cmd` cannot be split: {error}") from None
-    if not words:
-        raise BadInputError("`--proxy-cmd` is empty")
-    return words
+    sweep()
+    with hold(results, told=_say_failed):
+        concluded = conclude(
+            wanted, teller or Narrator(quiet=quiet), results=results, name=name, command=_again()
+        )
+    append_step_summary(step_summary(f"Holdfast: {name}", {"all isolations": concluded.overall}))
+    return concluded
 
 
 def _again() -> str:
     """The command that was typed, to be typed again."""
-    import shlex
-
     return shlex.join(["holdfast", *sys.argv[1:]])
+
+
+app.command("loop")(loop_command(_conduct, _again))
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM, so that folders and sandboxes are left as tidily as after Ctrl-C."""
+
+
+def _terminate(number: int, _: FrameType | None) -> None:
+    raise TerminatedError(number)
 
 
 def _say_failed(what: str) -> None:
@@ -268,6 +313,8 @@ def main() -> None:
 
 def _main(arguments: list[str]) -> int:
     confining = arguments[:1] == ["run"]
+    if not confining:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         result = app(arguments, standalone_mode=False)
     except typer.Exit as error:
@@ -282,6 +329,9 @@ def _main(arguments: list[str]) -> int:
         return _refuse(error, OUR_FAULT if confining else CANNOT_TELL)
     except SandboxError as error:
         return _refuse(error, OUR_FAULT)
+    except TerminatedError:
+        _say_failed("terminated")
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         _say_failed("interrupted")
         return INTERRUPTED

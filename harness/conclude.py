@@ -9,6 +9,7 @@ from typing import Any, Protocol, final
 from holdfast.harness.campaign import (
     Campaign,
     Reporter,
+    Staging,
     Wanted,
     exit_code,
     findings_of,
@@ -29,9 +30,10 @@ from holdfast.harness.results import (
     write_texts,
 )
 from holdfast.harness.sarif import render_sarif
+from holdfast.sandbox import Isolation
 from holdfast.sandbox.host import read_host
 
-__all__ = ["Concluded", "Teller", "conclude"]
+__all__ = ["Concluded", "Silent", "Teller", "conclude"]
 
 REPORT, HTML, SARIF = "SANDBOX-REPORT.md", "SANDBOX-REPORT.html", "SANDBOX.sarif"
 
@@ -43,6 +45,22 @@ class Teller(Reporter, Protocol):
         self, page: Page, overall: Mapping[str, Judgement], *, written: tuple[str, ...] = ()
     ) -> None:
         """All is judged and written."""
+
+
+@final
+class Silent:
+    """A teller for campaigns whose story the test runner tells."""
+
+    def stage_started(self, isolation: Isolation) -> None:
+        """Nothing."""
+
+    def stage_finished(self, staging: Staging) -> None:
+        """Nothing."""
+
+    def conclude(
+        self, page: Page, overall: Mapping[str, Judgement], *, written: tuple[str, ...] = ()
+    ) -> None:
+        """Nothing."""
 
 
 @final

@@ -32,6 +32,7 @@ class Exchange:
     status: int
     """0 when no answer came."""
     headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    """The answer's, and its trailers behind them."""
     body: bytes = field(repr=False)
     """Without its chunk framing."""
     complete: bool
@@ -95,6 +96,7 @@ def exchange(
                     ledger.hear(marker, len(got))
                 elif isinstance(event, h11.EndOfMessage):
                     complete, ended = True, clock.monotonic() - start
+                    got_headers = (*got_headers, *event.headers.raw_items())
                 elif isinstance(event, h11.ConnectionClosed):
                     break
     except (OSError, h11.RemoteProtocolError, h11.LocalProtocolError) as error:

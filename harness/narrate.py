@@ -28,8 +28,8 @@ PLAIN_WIDTH = 110
 class Narrator:
     """A `Reporter` that prints; `quiet` leaves only the last line."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        console = Console(highlight=False, soft_wrap=False)
+    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+        console = console or Console(highlight=False)
         self._console = console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
         self._quiet = quiet
         self._begun = clock.monotonic()
@@ -63,7 +63,7 @@ class Narrator:
             if not page.live and len(overall) > 1:
                 self._console.print("Upstreams were witnesses: nothing was shown about the providers.")
             if written:
-                self._console.print(f"Report: {written[0]}")
+                self._console.print(Text(f"Report: {written[0]}"), soft_wrap=True)
         self.last_line(page.code, page.code_words)
 
     def last_line(self, code: int, words: str) -> None:

@@ -258,13 +258,18 @@ CREDENTIALS = struct.Struct("iII")
 
 
 def scratch_command(
-    host: Host, folder: Path, *, agent: Path = AGENT, environment: Mapping[str, str]
+    host: Host,
+    folder: Path,
+    *,
+    agent: Path = AGENT,
+    environment: Mapping[str, str],
+    readable: Sequence[str] = (),
 ) -> Command:
     """The agent as a command, with one writable scratch folder and the caller's environment to inherit."""
     return Command(
         argv=agent_command(host, agent=agent),
         cwd=str(folder),
         inherited=environment,
-        readable=(os.fspath(agent.parent),),
+        readable=(os.fspath(agent.parent), *readable),
         writable=(os.fspath(folder),),
     )

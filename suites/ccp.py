@@ -87,7 +87,7 @@ def drive_with(stage: Stage, talk: Talk) -> Evidence:
         captures = {ANTHROPIC: anthropic.captures, ZAI: zai.captures}
         problems = tuple(f"{w.name}: {p}" for w in (anthropic, zai) for p in w.problems)
         outputs = proxy.outputs()
-    places = [*_files(stage.folder), *((f"the proxy's {n}", t) for n, t in outputs.items())]
+    places = places_of(stage.folder, outputs)
     own = {name: value for name, value in canaries.named().items() if name != "the answer's text"}
     answers = [(f"answer {i}", _head(e) + e.body) for i, e in enumerate(exchanges)]
     return Evidence(
@@ -102,6 +102,11 @@ def drive_with(stage: Stage, talk: Talk) -> Evidence:
         secrets=canaries,
         usage=b"".join(text for place, text in places if place == "logs/usage.jsonl"),
     )
+
+
+def places_of(folder: Path, outputs: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
+    """All that the proxy left: files and what it said."""
+    return [*_files(folder), *((f"the proxy's {name}", text) for name, text in outputs.items())]
 
 
 def proxy_spec(stage: Stage, anthropic: str, zai: str, zai_key: str, logs: Path) -> ServiceSpec:
