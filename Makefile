@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup setup-peers sandbox-deny-tests repro-quick overnight test lint types contracts unit behave nightly bench lock clean
+.PHONY: setup setup-peers sandbox-deny-tests repro-quick overnight planted test lint types contracts unit behave nightly bench lock clean
 
 setup: ## system packages (apt when root), .venv, the package
 	@sh tools/setup.sh base
@@ -19,6 +19,9 @@ repro-quick: setup ## one Sonnet and one Haiku request; results/METRICS_repro_qu
 
 overnight: setup ## rounds until both lanes have a 200 and every gate passes; a bundle at the end
 	@$(BIN)/holdfast loop --until-pass --max-hours 8 --backoff 5,300 $(args)
+
+planted: setup ## every planted fault, and the table of them from this very run
+	@$(BIN)/pytest -q -n 2 -m planted --planted-table docs/PLANTED-FAULTS.md
 
 test: setup lint types contracts unit behave ## every check
 	@echo 'holdfast: every check passed'

@@ -24,7 +24,17 @@ from holdfast.harness.leak import Found, decoys, search
 from holdfast.harness.service import ServiceSpec, free_port
 from holdfast.harness.suite import LaneMetrics, Stage, Suite
 from holdfast.harness.witness import Capture, Ledger, Witness
-from holdfast.suites.ccp_traffic import ANTHROPIC, LANES, ZAI, Script, Secrets, Sent, converse, quick
+from holdfast.suites.ccp_traffic import (
+    ANTHROPIC,
+    CROWD_SIZE,
+    LANES,
+    ZAI,
+    Script,
+    Secrets,
+    Sent,
+    converse,
+    quick,
+)
 
 __all__ = ["GATES", "Evidence", "Secrets", "quick_suite", "suite"]
 
@@ -55,6 +65,8 @@ class Evidence:
     """Coats in which the search missed a decoy that it had to find."""
     problems: tuple[str, ...]
     secrets: Secrets
+    gathered: int = 0
+    """Requests that were seen in flight together, upstream."""
     usage: bytes = field(default=b"", repr=False)
     """What the proxy wrote to `usage.jsonl`."""
 
@@ -100,6 +112,7 @@ def drive_with(stage: Stage, talk: Talk) -> Evidence:
         blind_to=missed_decoys(stage.folder, canaries.question),
         problems=problems,
         secrets=canaries,
+        gathered=script.gathered,
         usage=b"".join(text for place, text in places if place == "logs/usage.jsonl"),
     )
 
@@ -281,6 +294,16 @@ def judge_status_faithful(evidence: Evidence) -> Judgement:
     return passed(f"{compared} answers, refusals and hang-ups among them")
 
 
+def judge_many_at_once(evidence: Evidence) -> Judgement:
+    """All that is judged was judged with a crowd in flight too; else faults of concurrency had no chance to show."""
+    if evidence.gathered < CROWD_SIZE:
+        return cannot_tell(
+            f"at most {evidence.gathered} of {CROWD_SIZE} requests were in flight together, so nothing is shown "
+            "about a crowd"
+        )
+    return passed(f"{evidence.gathered} requests in flight together, upstream")
+
+
 def judge_cut_shown(evidence: Evidence) -> Judgement:
     """An answer that breaks off upstream never reaches the client as if it were whole."""
     cut = [
@@ -379,6 +402,7 @@ GATES = (
         "the client hears the status that the upstream gave, and none before it",
         judge_status_faithful,
     ),
+    Gate("many_at_once", "the lanes were watched with many requests in flight together", judge_many_at_once),
     Gate("cut_shown", "an answer that breaks off is never ended as if it were whole", judge_cut_shown),
     Gate("sse_not_buffered", "each event leaves before the next one arrives", judge_not_buffered),
     Gate("no_leak", "no body text and no secret in files, logs or outputs", judge_no_leak),
@@ -447,7 +471,9 @@ suite = Suite(
     secrets=secrets_of,
 )
 
-QUICK_GATES = tuple(gate for gate in GATES if gate.name not in {"status_faithful", "cut_shown"})
+QUICK_GATES = tuple(
+    gate for gate in GATES if gate.name not in {"status_faithful", "cut_shown", "many_at_once"}
+)
 """A witness that always answers shows nothing about refusals, so those gates are not asked."""
 
 quick_suite = Suite(

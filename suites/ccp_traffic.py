@@ -22,7 +22,19 @@ from typing import final
 from holdfast.harness.driver import Exchange, exchange, new_marker
 from holdfast.harness.witness import Ending, Ledger, Reply, reply_headers
 
-__all__ = ["ANTHROPIC", "HAIKU", "LANES", "OTHERS", "ZAI", "Script", "Secrets", "Sent", "converse", "quick"]
+__all__ = [
+    "ANTHROPIC",
+    "CROWD_SIZE",
+    "HAIKU",
+    "LANES",
+    "OTHERS",
+    "ZAI",
+    "Script",
+    "Secrets",
+    "Sent",
+    "converse",
+    "quick",
+]
 
 ANTHROPIC, ZAI = "anthropic", "zai"
 LANES = (ANTHROPIC, ZAI)
@@ -72,8 +84,9 @@ FOUL = (REDIRECT, OVERLOADED, HANG_UP, CUT)
 CROWD, VOLLEY = "crowd", "volley"
 
 CROWD_SIZE = 16
-CROWD_SECONDS = 1.0
-"""How long the crowd waits for its last member; a proxy that takes fewer at a time is not in its wrong."""
+CROWD_SECONDS = 4.0
+"""How long the crowd waits for its last member: longer than a connection that was not taken at once needs to
+be tried again. A proxy that takes fewer at a time is not in its wrong, but nothing is shown about a crowd."""
 
 VOLLEY_SIZE = 240
 """Requests, half on each lane: a fault in every fiftieth shows on either; one that strikes by chance one time
@@ -163,12 +176,14 @@ def _foul(client: _Client) -> Iterator[Exchange]:
 
 
 def _crowd(client: _Client) -> Sequence[Exchange]:
-    """As many at once as there are threads; the script holds each until all have arrived."""
+    """As many at once as there are threads; the script holds each request until all have arrived."""
     models = tuple(islice(cycle((HAIKU[0], OTHERS[0], HAIKU[1], OTHERS[1])), CROWD_SIZE))
+
+    def ask(index: int) -> Exchange:
+        return client.ask(models[index], index % 2, weather=CROWD, stream=False)
+
     with ThreadPoolExecutor(CROWD_SIZE) as pool:
-        return tuple(
-            pool.map(lambda m: client.ask(m[1], m[0] % 2, weather=CROWD, stream=False), enumerate(models))
-        )
+        return tuple(pool.map(ask, range(CROWD_SIZE)))
 
 
 def _volley(client: _Client) -> Sequence[Exchange]:
@@ -239,6 +254,10 @@ class Script:
     def __init__(self, answer: str) -> None:
         self._answer = answer
         self._together = threading.Barrier(CROWD_SIZE)
+        self.gathered = 0
+        """How many of the crowd were seen in flight together."""
+        self._lock = threading.Lock()
+        self._waiting = 0
         self.urls: dict[str, str] = {}
         """By lane, once the witnesses listen; a redirect leads to the other one."""
 
@@ -267,10 +286,16 @@ class Script:
 
     def _gather(self) -> None:
         """Wait until the whole crowd is in flight, or it is plain that it will not be."""
+        with self._lock:
+            self._waiting += 1
+            self.gathered = max(self.gathered, self._waiting)
         try:
             self._together.wait(CROWD_SECONDS)
         except threading.BrokenBarrierError:
-            return
+            pass  # whoever still comes is let through at once
+        finally:
+            with self._lock:
+                self._waiting -= 1
 
 
 OVERLOADED_ERROR = (

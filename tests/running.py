@@ -88,6 +88,14 @@ def edited_profile(name: str, edit: Callable[[list[dict[str, Any]]], list[dict[s
     return parse_profile(json.dumps(document).encode(), path=f"{name}-edited.json")
 
 
+def record(
+    record_property: Callable[[str, object], None], *, subject: str, fault: str, gate: str, says: str
+) -> None:
+    """A row of docs/PLANTED-FAULTS.md; whether it was killed is the test's own outcome."""
+    for name, value in (("subject", subject), ("planted", fault), ("gate", gate), ("says", says)):
+        record_property(name, value)
+
+
 def report_of(concluded: Concluded) -> str:
     """The page as a reader gets it, without the backslashes that keep Markdown quiet."""
     return render_markdown(concluded.page).replace("\\", "")

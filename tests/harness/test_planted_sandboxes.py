@@ -9,16 +9,88 @@ from typing import Any
 
 import pytest
 
-from holdfast.harness.gate import Gate, Outcome, passed
+from holdfast.harness.gate import Gate, Outcome, passed, worst
 from holdfast.harness.service import ServiceSpec, free_port
 from holdfast.harness.suite import Stage, Suite
 from holdfast.sandbox import Isolation, Plan
-from holdfast.sandbox.plan import Filter, NewSession
-from tests.running import edited_profile, report_of, run
+from holdfast.sandbox.plan import Execute, Filter, NewSession
+from tests.running import edited_profile, record, report_of, run
 
 pytestmark = pytest.mark.planted
 
 BWRAP, SECCOMP = Isolation.BWRAP, Isolation.SECCOMP
+
+ROWS = {
+    "test_a_filter_that_is_not_loaded_is_a_breach": (
+        "the filter is not loaded",
+        "denials",
+        "ptrace_keyctl is breached by ptrace/",
+    ),
+    "test_two_ne_rules_on_ioctl_let_every_request_through": (
+        "two NE rules on ioctl",
+        "denials",
+        "tiocsti is breached by tty.sti/reach/low-bits",
+    ),
+    "test_no_new_session_and_any_ioctl_types_into_the_terminal_outside": (
+        "no new session, and any ioctl allowed",
+        "denials",
+        "tiocsti is breached by",
+    ),
+    "test_any_ioctl_alone_is_found_by_reach_while_the_effect_stays_held": (
+        "any ioctl allowed",
+        "denials",
+        "tty.sti/reach/low-bits/x86_64 is breached",
+    ),
+    "test_a_filter_that_allows_mount_is_a_breach": (
+        "the filter allows mount",
+        "denials",
+        "mount is breached by mount.classic/reach/mount",
+    ),
+    "test_an_agent_that_ends_at_once_leaves_nothing_held": (
+        "the agent ends at once",
+        "denials",
+        "the agent is lost",
+    ),
+    "test_a_missing_agent_file_leaves_nothing_held": (
+        "the agent's file is missing",
+        "denials",
+        "can't open file",
+    ),
+    "test_an_agent_that_reports_denial_for_everything_is_seen_through_by_the_control": (
+        "the agent reports denial for everything",
+        "denials",
+        "is vacuous (denied EPERM / denied EPERM)",
+    ),
+    "test_an_agent_that_reports_success_for_everything_is_a_breach_never_a_pass": (
+        "the agent reports success for everything",
+        "denials",
+        "is breached by",
+    ),
+    "test_an_empty_probe_list_cannot_tell": (
+        "an empty probe list",
+        "denials",
+        "no probe was run for mount, unshare, perf_bpf, ptrace_keyctl, tiocsti",
+    ),
+    "test_a_family_without_probes_cannot_tell": (
+        "a family without probes",
+        "denials",
+        "no probe was run for mount",
+    ),
+    "test_a_service_outside_the_sandbox_fails_identity_though_every_probe_is_held": (
+        "the service is not confined though the probes are",
+        "identity",
+        "the agent beside it",
+    ),
+}
+"""By test: the fault, the gate and the sentence, as docs/PLANTED-FAULTS.md shows them."""
+
+
+@pytest.fixture(autouse=True)
+def row_of_the_table(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    if row := ROWS.get(request.node.originalname):
+        ids = getattr(request.node, "callspec", None)
+        fault = f"{row[0]} ({ids.id})" if ids else row[0]
+        record(record_property, subject="sandbox", fault=fault, gate=row[1], says=row[2])
 
 
 def without(*kinds: type[Any]) -> Callable[[Plan], Plan]:
@@ -144,6 +216,7 @@ def test_an_agent_that_reports_success_for_everything_is_a_breach_never_a_pass(t
     agent.write_text(LIAR.replace('"errno", "errno": 1}', '"reached", "evidence": "done"}'))
     concluded = run(tmp_path, SECCOMP, agent=agent)
     assert concluded.code == 1
+    assert "is breached by" in report_of(concluded)
 
 
 def test_an_empty_probe_list_cannot_tell(tmp_path: Path) -> None:
@@ -211,3 +284,47 @@ def test_a_service_outside_the_sandbox_fails_identity_though_every_probe_is_held
     assert concluded.overall["identity"].outcome is Outcome.FAIL
     assert concluded.code == 1
     assert "the agent beside it" in report_of(concluded)
+
+
+def ignoring_arguments(plan: Plan) -> Plan:
+    """A launcher that ignores all that it is told but the command itself."""
+    return plan.without(*{type(op) for op in plan.ops if not isinstance(op, Execute)})
+
+
+def test_a_launcher_that_ignores_its_arguments_confines_nothing_and_that_is_seen(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    says = "mount is breached by"
+    record(
+        record_property,
+        subject="sandbox",
+        fault="the launcher ignores its arguments",
+        gate="denials",
+        says=says,
+    )
+    concluded = run(tmp_path, SECCOMP, alter={SECCOMP: ignoring_arguments})
+    assert concluded.code == 1
+    assert says in report_of(concluded)
+
+
+def test_a_run_of_zero_requests_cannot_tell(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """The proxy's own gates over a run in which nobody asked anything."""
+    from holdfast.suites.ccp import GATES, Evidence, Secrets
+
+    nothing = Evidence(
+        (), {"anthropic": (), "zai": ()}, {"anthropic": (), "zai": ()}, {}, (), 0, (), (), Secrets.fresh()
+    )
+    outcomes = {gate.name: gate.judge(nothing).outcome for gate in GATES}
+    record(
+        record_property, subject="evidence", fault="zero requests", gate="all of ccp's", says="cannot tell"
+    )
+    assert Outcome.PASS not in outcomes.values(), outcomes
+
+
+def test_a_run_of_zero_gates_cannot_tell(record_property: Callable[[str, object], None]) -> None:
+    record(record_property, subject="evidence", fault="zero gates", gate="(none)", says="no gate was judged")
+    judgement = worst([])
+    assert judgement.outcome is Outcome.CANNOT_TELL
+    assert judgement.reasons == ("no gate was judged",)

@@ -11,6 +11,7 @@ import socketserver
 import sys
 import threading
 import traceback
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -21,6 +22,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host", "content-
 
 class Proxy(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
+    request_queue_size = 128
     daemon_threads = True
 
     def __init__(self, fault: str, port: int, anthropic: str, zai: str, key: str, logs: Path) -> None:
@@ -31,7 +33,7 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.in_flight = 0
         self.to_anthropic = 0
         self.chance = random.Random(50)
-        self.lock = threading.Lock()
+        self.lock, self.alone = threading.Lock(), threading.Lock()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """An upstream that hangs up ends the client's connection; that is no story for the log."""
@@ -51,8 +53,10 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.seen += 1
             self.server.in_flight += 1
+        alone = self.server.alone if self.server.fault == "takes one request at a time" else nullcontext()
         try:
-            self.relay()
+            with alone:
+                self.relay()
         finally:
             with self.server.lock:
                 self.server.in_flight -= 1

@@ -1,5 +1,6 @@
 """Faults planted in a proxy: each turns the right gate red, with the sentence that the report must say."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from holdfast.harness.gate import Outcome
 from holdfast.sandbox import Isolation
 from holdfast.suites.ccp import GATES, suite
-from tests.running import proxy_with, report_of, run
+from tests.running import proxy_with, record, report_of, run
 
 pytestmark = pytest.mark.planted
 
@@ -51,7 +52,10 @@ def test_a_sound_proxy_that_is_not_ours_passes_every_gate(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("fault", "gate", "says"), [(f, *e) for f, e in FAULTS.items()], ids=list(FAULTS))
-def test_a_planted_fault_turns_its_gate_red(fault: str, gate: str, says: str, tmp_path: Path) -> None:
+def test_a_planted_fault_turns_its_gate_red(
+    fault: str, gate: str, says: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record(record_property, subject="proxy", fault=fault, gate=gate, says=says)
     concluded = run(tmp_path, Isolation.NONE, suites=(suite,), proxy=proxy_with(fault))
     assert concluded.overall[gate].outcome is Outcome.FAIL
     assert concluded.code == 1
@@ -60,7 +64,24 @@ def test_a_planted_fault_turns_its_gate_red(fault: str, gate: str, says: str, tm
 
 def test_each_gate_has_a_fault_that_turns_it_red() -> None:
     covered = {gate for gate, _ in FAULTS.values()}
-    assert {gate.name for gate in GATES} - covered == {"a_200_on_each_lane"}, "this one is below"
+    assert {gate.name for gate in GATES} - covered == {"a_200_on_each_lane", "many_at_once"}, (
+        "these are below"
+    )
+
+
+def test_a_proxy_that_takes_one_at_a_time_leaves_concurrency_untold(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    says = "at most 1 of 16 requests were in flight together"
+    record(
+        record_property, subject="proxy", fault="takes one request at a time", gate="many_at_once", says=says
+    )
+    concluded = run(
+        tmp_path, Isolation.NONE, suites=(suite,), proxy=proxy_with("takes one request at a time")
+    )
+    assert concluded.overall["many_at_once"].outcome is Outcome.CANNOT_TELL
+    assert concluded.code == 2
+    assert says in report_of(concluded)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +96,16 @@ def test_a_proxy_that_never_comes_up_cannot_tell(command: tuple[str, ...], tmp_p
     assert command[0] in report_of(concluded)
 
 
-def test_a_proxy_that_answers_errors_fails_the_200_gate(tmp_path: Path) -> None:
+def test_a_proxy_that_answers_errors_fails_the_200_gate(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record(
+        record_property,
+        subject="proxy",
+        fault="answers errors only",
+        gate="a_200_on_each_lane",
+        says="no complete 200 by the anthropic lane (statuses [503])",
+    )
     script = (
         "import http.server,sys\n"
         "class H(http.server.BaseHTTPRequestHandler):\n"
