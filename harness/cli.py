@@ -288,12 +288,12 @@ def _again() -> str:
 app.command("loop")(loop_command(_conduct, _again))
 
 
-class TerminatedError(KeyboardInterrupt):
+class TerminatedError(SystemExit):
     """SIGTERM, so that folders and sandboxes are left as tidily as after Ctrl-C."""
 
 
 def _terminate(number: int, _: FrameType | None) -> None:
-    raise TerminatedError(number)
+    raise TerminatedError(128 + number)
 
 
 def _say_failed(what: str) -> None:

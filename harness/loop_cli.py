@@ -80,7 +80,7 @@ def loop_command(conduct: Conduct, again: Callable[[], str]) -> Callable[..., in
         world = World(clock.utc_now, lambda s: not threading.Event().wait(s), _say, results, logs)
         try:
             code = run_loop(wish, one_round, world)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             _say("interrupted; the same command goes on from here")
             raise
         folder = bundle_dir.expanduser()

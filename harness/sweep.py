@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from holdfast.sandbox.host import read_host
+
 __all__ = ["is_gone", "owned_prefix", "sweep"]
 
 _OWNED = re.compile(r"\.?holdfast-(?:canary-)?(?P<namespace>\d+)-(?P<pid>\d+)-(?P<start>\d+)-")
@@ -48,10 +50,10 @@ def is_gone(name: str) -> bool:
 
 
 def sweep(*folders: Path) -> tuple[Path, ...]:
-    """Remove what dead owners left in `folders` (default: the temporary folder and the home); only what is this
-    user's own, and never through a link."""
+    """Remove what dead owners left in `folders` (default: the temporary folder and the home, where canaries
+    lie); only what is this user's own, and never through a link."""
     removed = []
-    for path in _iter_left(folders or (Path(tempfile.gettempdir()), Path.home())):
+    for path in _iter_left(folders or (Path(tempfile.gettempdir()), Path(read_host().home))):
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
         else:

@@ -63,7 +63,14 @@ def test_deny_writes_its_files_and_says_so(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert last_line(done) == "holdfast: exit 0 (every gate passes)"
     names = sorted(p.name for p in (tmp_path / "results").iterdir())
-    assert names == ["METRICS_deny.json", "SANDBOX-REPORT.md", "SANDBOX_bwrap.json"]
+    assert names == [
+        "METRICS_deny.json",
+        "SANDBOX-REPORT.html",
+        "SANDBOX-REPORT.md",
+        "SANDBOX.sarif",
+        "SANDBOX_bwrap.json",
+        "history",
+    ]
     metrics = json.loads((tmp_path / "results" / "METRICS_deny.json").read_text())
     assert (metrics["exit_code"], metrics["live"]) == (0, False)
 

@@ -88,7 +88,15 @@ def test_a_failed_write_leaves_the_last_good_file_and_no_other(tmp_path: Path) -
 def test_a_whole_run_leaves_one_valid_file_an_isolation_all_of_one_run(tmp_path: Path) -> None:
     concluded = run(tmp_path, Isolation.NONE, Isolation.BWRAP)
     names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == ["METRICS_test.json", "SANDBOX-REPORT.md", "SANDBOX_bwrap.json", "SANDBOX_none.json"]
+    assert names == [
+        "METRICS_test.json",
+        "SANDBOX-REPORT.html",
+        "SANDBOX-REPORT.md",
+        "SANDBOX.sarif",
+        "SANDBOX_bwrap.json",
+        "SANDBOX_none.json",
+        "history",
+    ]
     documents = [json.loads((tmp_path / n).read_text()) for n in names if n.endswith(".json")]
     for document in documents:
         validate_document(document)

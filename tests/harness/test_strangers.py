@@ -1,0 +1,87 @@
+"""Strangers' services and proxies, as they come: nginx, LiteLLM's proxy. Counted as skipped where they are not."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast.harness.service import free_port
+
+HOLDFAST = str(Path(sys.executable).with_name("holdfast"))
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/bin")
+LITELLM = shutil.which("litellm")
+
+CONFIGURATION = """
+daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr;
+events {{}}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  server {{ listen 127.0.0.1:{port}; location /health {{ return 200 "ok"; }}
+    location / {{ proxy_pass {upstream}; }} }}
+}}
+"""
+
+
+def judged(folder: Path, name: str) -> dict[str, str]:
+    document = json.loads((folder / "results" / f"METRICS_{name}.json").read_text())
+    return {gate: told["outcome"] for gate, told in document["gates"].items()}
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed; `make setup-peers` installs it")
+def test_nginx_runs_inside_and_the_denials_are_its_own(tmp_path: Path) -> None:
+    port = free_port()
+    configuration = tmp_path / "nginx.conf"
+    configuration.write_text(CONFIGURATION.format(folder="/tmp", port=port, upstream="http://127.0.0.1:1"))
+    words = [HOLDFAST, "deny", "--isolation", "bwrap", "--ready", f"http://127.0.0.1:{port}/health", "--"]
+    done = subprocess.run(
+        [*words, str(NGINX), "-c", str(configuration)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert judged(tmp_path, "deny") == {"denials": "pass", "identity": "pass", "results": "pass"}
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed; `make setup-peers` installs it")
+def test_nginx_in_the_proxys_place_is_judged_by_the_same_gates_and_fails_those_of_routing(
+    tmp_path: Path,
+) -> None:
+    """It knows nothing of models: one upstream gets all, with whatever credential the client sent."""
+    template = tmp_path / "nginx.template"
+    template.write_text(
+        CONFIGURATION.replace("{folder}", "$1")
+        .replace("{port}", "$2")
+        .replace("{upstream}", "$3")
+        .replace("{{", "{")
+        .replace("}}", "}")
+    )
+    script = tmp_path / "nginx.sh"
+    script.write_text(
+        f'sed -e "s#\\$1#$3#; s#\\$1#$3#g; s#\\$2#$1#; s#\\$3#$2#" {template} > "$3/nginx.conf"\nexec {NGINX} -c "$3/nginx.conf"\n'
+    )
+    proxy = f"/bin/sh {script} {{port}} {{anthropic}} {{log_dir}}"
+    words = [HOLDFAST, "gates", "--isolation", "none", "--name", "nginx", "--proxy-cmd", proxy]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    gates = judged(tmp_path, "nginx")
+    assert gates["no_haiku_on_anthropic"] == "fail"
+    assert gates["bodies_untouched"] == "pass"
+
+
+@pytest.mark.skipif(
+    LITELLM is None, reason="LiteLLM's proxy is not installed; `make setup-peers` installs it"
+)
+def test_litellm_in_the_proxys_place_is_judged(tmp_path: Path) -> None:
+    """Whatever it comes to, it is a judgement of the gates and never a fault of the harness."""
+    proxy = f"{LITELLM} --host 127.0.0.1 --port {{port}} --model claude-haiku-4-5-20251001 --api_base {{zai}}"
+    words = [HOLDFAST, "gates", "--isolation", "none", "--name", "litellm", "--proxy-cmd", proxy]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode in {1, 2}, done.stdout + done.stderr
+    assert judged(tmp_path, "litellm")
