@@ -1,7 +1,6 @@
 """Wires suites to pytest and nothing more: cases, properties, and what is written when a session ends."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -50,9 +49,7 @@ def run_of_session(pytestconfig: pytest.Config) -> Run:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> Iterator[None] | None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The controller has every worker's reports, with their properties: write what they come to."""
     told = [
         Told(report.nodeid, outcome, dict(report.user_properties))
@@ -60,8 +57,8 @@ def pytest_terminal_summary(
         for report in terminalreporter.stats.get(outcome, ())
         if isinstance(report, pytest.TestReport) and (report.when == "call" or outcome == "error")
     ]
-    for line in write_acceptance(told, config.stash[RUN], config.getoption("acceptance_results")):
+    run = config.stash[RUN]
+    for line in write_acceptance(told, run, config.getoption("acceptance_results") / run.id):
         terminalreporter.write_line(line)
     if table := config.getoption("planted_table"):
-        terminalreporter.write_line(write_planted_table(told, config.stash[RUN], table))
-    return None
+        terminalreporter.write_line(write_planted_table(told, run, table))

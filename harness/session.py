@@ -4,6 +4,7 @@ Everything here is made from the properties that each test recorded, which trave
 worker to the controller; no worker writes a file that another one writes too.
 """
 
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from holdfast.harness.sarif import append_step_summary, render_sarif, step_summa
 __all__ = ["Told", "planted_table", "write_acceptance", "write_planted_table"]
 
 
+KEPT = 5
+"""Acceptance runs whose campaigns' files stay."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -32,7 +37,8 @@ class Told:
 def write_acceptance(told: Iterable[Told], run: Run, folder: Path) -> Iterator[str]:
     """Merge what the acceptance tests came to; yields lines for the terminal, none when there was no such test.
 
-    Writes METRICS_acceptance.json and ACCEPTANCE.sarif beside `folder`, where the campaigns' own files are.
+    The campaigns' own files are in `folder`, one a run; the last few are kept. METRICS_acceptance.json and
+    ACCEPTANCE.sarif go to the results folder two levels up.
     """
     verdicts: dict[str, dict[str, Judgement]] = {}
     for test in told:
@@ -44,10 +50,12 @@ def write_acceptance(told: Iterable[Told], run: Run, folder: Path) -> Iterator[s
     if not verdicts:
         return
     document = merge(folder, run, verdicts)
-    target = folder.parent
+    target = folder.parent.parent
     write_document(target / "METRICS_acceptance.json", document)
     write_text(target / "ACCEPTANCE.sarif", render_sarif(run, verdicts))
     append_step_summary(step_summary("Holdfast: acceptance", verdicts))
+    for old in sorted(folder.parent.iterdir())[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
     count = sum(len(own) for own in verdicts.values())
     passed = sum(j.outcome is Outcome.PASS for own in verdicts.values() for j in own.values())
     yield f"holdfast: {passed} of {count} gates pass; {target.name}/METRICS_acceptance.json"

@@ -44,7 +44,7 @@ def drive(stage: Stage) -> Evidence:
     known = Secrets(zai_key, client_key, client_key, fresh.question, fresh.answer)
     logs = stage.folder / "logs"
     logs.mkdir(exist_ok=True)
-    urls = {lane: os.environ.get(name, default) for lane, (name, default) in UPSTREAMS.items()}
+    urls = {lane: _real(name, default) for lane, (name, default) in UPSTREAMS.items()}
     spec = proxy_spec(stage, urls[ANTHROPIC], urls[ZAI], zai_key, logs)
     with stage.serve(spec) as proxy:
         exchanges = tuple(_ask(spec.port, model, header, known.question) for model in (OTHERS[0], HAIKU[0]))
@@ -62,6 +62,14 @@ def drive(stage: Stage) -> Evidence:
         secrets=known,
         usage=b"".join(text for place, text in places if place == "logs/usage.jsonl"),
     )
+
+
+def _real(name: str, default: str) -> str:
+    """The public address; a stand-in would make every result say `live` of something that is not."""
+    told = os.environ.get(name, default).rstrip("/")
+    if told != default:
+        raise BadInputError(f"`--live` with {name}=`{told}` is not live", hint=f"unset {name}")
+    return default
 
 
 def _client_credential() -> tuple[Mapping[str, str], str]:

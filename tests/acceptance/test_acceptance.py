@@ -16,7 +16,7 @@ def test_acceptance(
     record_property: Callable[[str, object], None],
 ) -> None:
     case = acceptance_case
-    judgement = judged(case, pytestconfig.getoption("acceptance_results"), run_of_session)
+    judgement = judged(case, pytestconfig.getoption("acceptance_results") / run_of_session.id, run_of_session)
     for name in ("suite", "isolation", "gate"):
         record_property(name, getattr(case, name))
     record_property("verdict", judgement.outcome.value)

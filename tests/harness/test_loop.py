@@ -248,6 +248,23 @@ def test_the_real_loop_survives_kill_9_and_goes_on(tmp_path: Path) -> None:
     assert done.stdout.startswith("going on after round ")
 
 
+def test_live_with_a_stand_in_for_an_upstream_is_refused(tmp_path: Path) -> None:
+    """Else a result would say `live` of something that is not."""
+    told = {"ANTHROPIC_API_KEY": "k", "ZAI_API_KEY": "k", "CCP_ZAI_URL": "http://127.0.0.1:1"}
+    words = [HOLDFAST, "loop", "--live", "--max-hours", "0.01", "--isolation", "none", "--bundle-dir", "b"]
+    done = subprocess.run(
+        words,
+        cwd=tmp_path,
+        env={**os.environ, **told},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 64
+    assert "`--live` with CCP_ZAI_URL=`http://127.0.0.1:1` is not live" in done.stderr
+
+
 def test_live_needs_the_users_keys_and_says_which(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if "ANTHROPIC" not in k and "CLAUDE" not in k}
     words = [HOLDFAST, "loop", "--live", "--max-hours", "0.01", "--isolation", "none", "--bundle-dir", "b"]

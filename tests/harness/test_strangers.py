@@ -15,15 +15,16 @@ NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/bin")
 LITELLM = shutil.which("litellm")
 
 CONFIGURATION = """
-daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr;
-events {{}}
-http {{
-  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  server {{ listen 127.0.0.1:{port}; location /health {{ return 200 "ok"; }}
-    location / {{ proxy_pass {upstream}; }} }}
-}}
+user root; daemon off; master_process off; pid FOLDER/nginx.pid; error_log stderr;
+events {}
+http {
+  access_log off; client_body_temp_path FOLDER/body; proxy_temp_path FOLDER/proxy;
+  fastcgi_temp_path FOLDER/f; uwsgi_temp_path FOLDER/u; scgi_temp_path FOLDER/s;
+  server { listen 127.0.0.1:PORT; location /health { return 200 "ok"; }
+    location / { proxy_pass UPSTREAM; proxy_http_version 1.1; proxy_buffering off; } }
+}
 """
+"""As root inside, where no other user is mapped."""
 
 
 def judged(folder: Path, name: str) -> dict[str, str]:
@@ -35,7 +36,8 @@ def judged(folder: Path, name: str) -> dict[str, str]:
 def test_nginx_runs_inside_and_the_denials_are_its_own(tmp_path: Path) -> None:
     port = free_port()
     configuration = tmp_path / "nginx.conf"
-    configuration.write_text(CONFIGURATION.format(folder="/tmp", port=port, upstream="http://127.0.0.1:1"))
+    told = CONFIGURATION.replace("FOLDER", "/tmp").replace("PORT", str(port))
+    configuration.write_text(told.replace("UPSTREAM", "http://127.0.0.1:1"))
     words = [HOLDFAST, "deny", "--isolation", "bwrap", "--ready", f"http://127.0.0.1:{port}/health", "--"]
     done = subprocess.run(
         [*words, str(NGINX), "-c", str(configuration)],
@@ -55,16 +57,11 @@ def test_nginx_in_the_proxys_place_is_judged_by_the_same_gates_and_fails_those_o
 ) -> None:
     """It knows nothing of models: one upstream gets all, with whatever credential the client sent."""
     template = tmp_path / "nginx.template"
-    template.write_text(
-        CONFIGURATION.replace("{folder}", "$1")
-        .replace("{port}", "$2")
-        .replace("{upstream}", "$3")
-        .replace("{{", "{")
-        .replace("}}", "}")
-    )
+    template.write_text(CONFIGURATION)
     script = tmp_path / "nginx.sh"
     script.write_text(
-        f'sed -e "s#\\$1#$3#; s#\\$1#$3#g; s#\\$2#$1#; s#\\$3#$2#" {template} > "$3/nginx.conf"\nexec {NGINX} -c "$3/nginx.conf"\n'
+        f'sed "s#PORT#$1#; s#UPSTREAM#$2#; s#FOLDER#$3#g" {template} > "$3/nginx.conf"\n'
+        f'exec {NGINX} -c "$3/nginx.conf"\n'
     )
     proxy = f"/bin/sh {script} {{port}} {{anthropic}} {{log_dir}}"
     words = [HOLDFAST, "gates", "--isolation", "none", "--name", "nginx", "--proxy-cmd", proxy]
