@@ -31,7 +31,7 @@ class Arm:
 class Rollout:
     """Where a control stands. `percent` is 0 after a rollback, and stays so until someone starts anew."""
 
-    percent: int
+    percent: float
     p95_ms: float
     """The control arm's p95 before the canary began; latencies are judged against it."""
     containment: Guard = Guard()
