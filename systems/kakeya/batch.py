@@ -40,7 +40,9 @@ def _answer(line: bytes) -> dict[str, Any]:
 
 
 def _prove(asked: Mapping[str, Any]) -> dict[str, Any]:
-    trace = _IMPLEMENTATIONS[asked.get("with", "fast")].trace_proving(_hex(asked, "secret_key"), _hex(asked, "alpha"))
+    trace = _IMPLEMENTATIONS[asked.get("with", "fast")].trace_proving(
+        _hex(asked, "secret_key"), _hex(asked, "alpha")
+    )
     return _words(trace)
 
 

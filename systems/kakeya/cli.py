@@ -26,10 +26,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-flags = typer.Typer(help="Look at a policy's flags, change one, take the last change back.", no_args_is_help=True)
+flags = typer.Typer(
+    help="Look at a policy's flags, change one, take the last change back.", no_args_is_help=True
+)
 app.add_typer(flags, name="flags")
 
-PolicyPath = Annotated[Path, typer.Option("--policy", help="The policy file; secrets stand in files beside it.")]
+PolicyPath = Annotated[
+    Path, typer.Option("--policy", help="The policy file; secrets stand in files beside it.")
+]
 
 
 @app.command()
@@ -43,8 +47,12 @@ def serve(
     policy: PolicyPath,
     data: Annotated[Path, typer.Option(help="Folder for the inbox, the decision log and the first writes.")],
     unix: Annotated[Path | None, typer.Option(help="Listen on this Unix socket.")] = None,
-    port: Annotated[int | None, typer.Option(help="Listen on this port of 127.0.0.1; 0 picks one.", min=0, max=65535)] = None,
-    lifeline: Annotated[Path | None, typer.Option(help="Stop when this Unix socket's other end is closed.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Listen on this port of 127.0.0.1; 0 picks one.", min=0, max=65535)
+    ] = None,
+    lifeline: Annotated[
+        Path | None, typer.Option(help="Stop when this Unix socket's other end is closed.")
+    ] = None,
 ) -> None:
     """Serve POST /v1/verify, /healthz, /readyz, /metrics and /openapi.json until told to stop."""
     from holdfast.systems.kakeya.service import serve as run_service  # noqa: PLC0415 - the other commands need no server
@@ -74,7 +82,9 @@ def batch() -> None:
 
 @app.command()
 def simulate(
-    sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Vary each axis, one at a time.")] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Vary each axis, one at a time.")
+    ] = False,
 ) -> None:
     """Risk routing on the committed distributions, as JSON."""
     setting, axes = simulation.committed()
@@ -89,7 +99,9 @@ def simulate(
 def verify_decisions(
     folder: Annotated[Path, typer.Argument(help="The folder `decisions` of a service's data.")],
     in_use: Annotated[bool, typer.Option("--in-use", help="Let the last segment be open.")] = False,
-    head: Annotated[str, typer.Option(help="ENTRIES:HASH, kept elsewhere, that the chain must pass through.")] = "",
+    head: Annotated[
+        str, typer.Option(help="ENTRIES:HASH, kept elsewhere, that the chain must pass through.")
+    ] = "",
 ) -> None:
     """Walk the hash chain of a decision log; print its head."""
     if not folder.is_dir():
@@ -153,17 +165,24 @@ def _run(arguments: list[str]) -> int:
         app(arguments, standalone_mode=False)
     except (click.exceptions.NoArgsIsHelpError, click.exceptions.Exit) as error:
         return 64 if isinstance(error, click.UsageError) else getattr(error, "exit_code", 0)
-    except click.ClickException as error:
-        return _say(64, error.format_message())
-    except (PolicyError, ValueError, OSError) as error:
-        return _say(64, str(error))
-    except BrokenLogError as error:
-        return _say(1, str(error))
     except (KeyboardInterrupt, click.Abort):
         return 130
-    except Exception as error:  # noqa: BLE001 - a traceback is no message; the type and text are ours to fix
-        return _say(70, f"our own fault: {type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - a traceback is no message; each gets its code and its line
+        return _say(*_blame(error))
     return 0
+
+
+def _blame(error: Exception) -> tuple[int, str]:
+    """Whose fault it is, as an exit code, and the line that says so."""
+    match error:
+        case click.ClickException():
+            return 64, error.format_message()
+        case BrokenLogError():
+            return 1, str(error)
+        case PolicyError() | ValueError() | OSError():
+            return 64, str(error)
+        case _:
+            return 70, f"our own fault: {type(error).__name__}: {error}"
 
 
 def _say(code: int, message: str) -> int:
@@ -189,4 +208,8 @@ def _json_or_word(text: str) -> object:
 
 def _outcome(outcome: simulation.Outcome) -> dict[str, float]:
     figures = dataclasses.asdict(outcome)
-    return {**figures, "gain_percent": outcome.gain_percent, "containment_delta_points": outcome.containment_delta_points}
+    return {
+        **figures,
+        "gain_percent": outcome.gain_percent,
+        "containment_delta_points": outcome.containment_delta_points,
+    }

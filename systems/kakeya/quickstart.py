@@ -48,7 +48,13 @@ class Client:
 
     def payload(self, claims: Mapping[str, Any]) -> str:
         """The payload header's value."""
-        good = {"iss": ISSUER, "aud": AUDIENCE, "exp": int(self.now()) + 300, "tenant_id": TENANT, "sub": "demo"}
+        good = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "exp": int(self.now()) + 300,
+            "tenant_id": TENANT,
+            "sub": "demo",
+        }
         said = {name: value for name, value in {**good, **claims}.items() if value is not None}
         return base64url.encode(json.dumps(said).encode())
 
@@ -97,8 +103,19 @@ def lay_out(folder: Path, *, peer_uids: tuple[int, ...] = (), **controls: Mappin
         "tenants": {
             TENANT: {
                 "signingKeyFile": "tenant.hmac",
-                "vrf": {"required": True, "mode": "enforce", "pubkey": [{"key": public.hex()}], "canary": 100},
-                "rag": {"enabled": True, "minOverlap": 0.35, "shingleSize": 2, "stopwords": True, "stemming": False},
+                "vrf": {
+                    "required": True,
+                    "mode": "enforce",
+                    "pubkey": [{"key": public.hex()}],
+                    "canary": 100,
+                },
+                "rag": {
+                    "enabled": True,
+                    "minOverlap": 0.35,
+                    "shingleSize": 2,
+                    "stopwords": True,
+                    "stemming": False,
+                },
                 "riskRouting": {"enabled": True, "canary": 100},
                 "identity": {"token": "off"},
                 **controls,
@@ -114,8 +131,10 @@ def lay_out(folder: Path, *, peer_uids: tuple[int, ...] = (), **controls: Mappin
 
 def open_client(folder: Path, now: Callable[[], float]) -> Client:
     """The client that fits what `lay_out` wrote."""
-    keys = [bytes.fromhex((folder / name).read_text()) for name in ("gateway.hmac", "tenant.hmac", "vrf.secret")]
-    return Client(*keys, now=now)
+    gateway, signing, vrf = (
+        bytes.fromhex((folder / name).read_text()) for name in ("gateway.hmac", "tenant.hmac", "vrf.secret")
+    )
+    return Client(gateway, signing, vrf, now)
 
 
 def _write_secret(path: Path, text: str) -> None:

@@ -122,7 +122,9 @@ def run(setting: Setting, policy: RiskPolicy = POLICY) -> Outcome:
 
 def sensitivity(setting: Setting, axes: Mapping[str, list[float]]) -> list[tuple[str, float, Outcome]]:
     """One axis at a time, everything else as committed."""
-    return [(axis, value, run(_moved(setting, axis, value))) for axis, values in axes.items() for value in values]
+    return [
+        (axis, value, run(_moved(setting, axis, value))) for axis, values in axes.items() for value in values
+    ]
 
 
 def iter_requests(setting: Setting) -> Iterator[Request]:

@@ -22,7 +22,9 @@ def open_store(text: str, folder: Path) -> DedupStore:
         case "postgres" if rest:
             return _postgres(rest)
         case _:
-            raise ValueError(f"`{text}` is no store; write `sqlite`, `redis:SOCKET`, `redis://HOST:PORT` or `postgres:CONNINFO`")
+            raise ValueError(
+                f"`{text}` is no store; write `sqlite`, `redis:SOCKET`, `redis://HOST:PORT` or `postgres:CONNINFO`"
+            )
 
 
 def _redis(rest: str) -> DedupStore:

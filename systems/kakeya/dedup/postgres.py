@@ -35,7 +35,9 @@ class PostgresStore:
                 return self._put_first(key, value, now)
             except psycopg.Error as error:
                 self._drop()
-                raise StoreUnavailableError(f"PostgreSQL refused the write: {str(error).splitlines()[0]}") from error
+                raise StoreUnavailableError(
+                    f"PostgreSQL refused the write: {str(error).splitlines()[0]}"
+                ) from error
 
     def _put_first(self, key: str, value: str, now: float) -> str | None:
         connection = self._connected()
@@ -59,7 +61,9 @@ class PostgresStore:
                 self._connected().execute("SELECT 1")
             except psycopg.Error as error:
                 self._drop()
-                raise StoreUnavailableError(f"PostgreSQL does not answer: {str(error).splitlines()[0]}") from error
+                raise StoreUnavailableError(
+                    f"PostgreSQL does not answer: {str(error).splitlines()[0]}"
+                ) from error
 
     def close(self) -> None:
         with self._lock:

@@ -22,13 +22,15 @@ class RedisStore:
 
     waits = True
 
-    def __init__(self, address: Path | tuple[str, int], *, lifetime: float = LIFETIME_SECONDS, seconds: float = 2.0) -> None:
+    def __init__(
+        self, address: Path | tuple[str, int], *, lifetime: float = LIFETIME_SECONDS, seconds: float = 2.0
+    ) -> None:
         self._address, self._lifetime, self._seconds = address, lifetime, seconds
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._pending = b""
 
-    def put_first(self, key: str, value: str, *, now: float) -> str | None:  # noqa: ARG002 - the server's clock
+    def put_first(self, key: str, value: str, *, now: float) -> str | None:
         milliseconds = str(max(1, int(self._lifetime * 1000)))
         for _ in range(2):
             if self._ask("SET", f"kakeya:{key}", value, "NX", "PX", milliseconds) == b"OK":

@@ -48,7 +48,11 @@ class SqliteStore:
             "INSERT INTO first_writes VALUES (?, ?, ?) ON CONFLICT DO NOTHING RETURNING value",
             (key, value, now + self._lifetime),
         ).fetchone()
-        earlier = None if kept else self._base.execute("SELECT value FROM first_writes WHERE key = ?", (key,)).fetchone()[0]
+        earlier = (
+            None
+            if kept
+            else self._base.execute("SELECT value FROM first_writes WHERE key = ?", (key,)).fetchone()[0]
+        )
         self._base.execute("COMMIT")
         return earlier
 

@@ -1,7 +1,7 @@
 """First write wins: the role, and what each store must do to play it.
 
-    put_first(key, value, now) -> None            this write is the first, and is kept
-                               -> the value that is kept, unchanged, for 14 days from its own write
+put_first(key, value, now) -> None            this write is the first, and is kept
+                           -> the value that is kept, unchanged, for 14 days from its own write
 """
 
 from typing import Protocol, final

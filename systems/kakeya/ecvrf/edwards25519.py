@@ -7,7 +7,20 @@ secrets go through libsodium (`fast.py`), and the plain prover exists to be comp
 
 from typing import TypeAlias
 
-__all__ = ["BASE", "COFACTOR", "IDENTITY", "P", "Point", "Q", "add", "decode", "encode", "equal", "multiply", "negate"]
+__all__ = [
+    "BASE",
+    "COFACTOR",
+    "IDENTITY",
+    "P",
+    "Point",
+    "Q",
+    "add",
+    "decode",
+    "encode",
+    "equal",
+    "multiply",
+    "negate",
+]
 
 Point: TypeAlias = tuple[int, int, int, int]
 

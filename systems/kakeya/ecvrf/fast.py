@@ -9,10 +9,9 @@ libsodium answers a narrower or a wider question than the RFC asks, depending on
 # INVARIANT: what is returned here is what `plain` returns for the same arguments, refusals included.
 """
 
-from typing import cast
-
 from nacl import bindings
-from nacl.exceptions import CryptoError, RuntimeError as SodiumError
+from nacl.exceptions import CryptoError
+from nacl.exceptions import RuntimeError as SodiumError
 
 from holdfast.systems.kakeya.ecvrf import plain
 from holdfast.systems.kakeya.ecvrf.edwards25519 import P, Q
@@ -104,19 +103,19 @@ def _is_canonical(text: bytes) -> bool:
 
 def _is_prime_order(text: bytes) -> bool:
     """Canonical, on the curve, in the subgroup of order q, and not its identity."""
-    return cast("bool", bindings.crypto_core_ed25519_is_valid_point(text))
+    return bindings.crypto_core_ed25519_is_valid_point(text)
 
 
 def _times(scalar: int, point: bytes) -> bytes:
     try:
-        return cast("bytes", bindings.crypto_scalarmult_ed25519_noclamp(scalar.to_bytes(32, "little"), point))
+        return bindings.crypto_scalarmult_ed25519_noclamp(scalar.to_bytes(32, "little"), point)
     except (CryptoError, SodiumError) as error:
         raise _SodiumWillNotSayError from error
 
 
 def _times_base(scalar: int) -> bytes:
     try:
-        return cast("bytes", bindings.crypto_scalarmult_ed25519_base_noclamp(scalar.to_bytes(32, "little")))
+        return bindings.crypto_scalarmult_ed25519_base_noclamp(scalar.to_bytes(32, "little"))
     except (CryptoError, SodiumError) as error:
         raise _SodiumWillNotSayError from error
 
@@ -132,4 +131,4 @@ def _times_eight(point: bytes) -> bytes:
 
 
 def _subtract(left: bytes, right: bytes) -> bytes:
-    return cast("bytes", bindings.crypto_core_ed25519_sub(left, right))
+    return bindings.crypto_core_ed25519_sub(left, right)

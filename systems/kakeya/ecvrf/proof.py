@@ -1,6 +1,6 @@
 """The proof string, the hash domains and the refusals that both implementations share.
 
-    pi_string = Gamma (32) | c (16, little endian) | s (32, little endian)        RFC 9381, section 5.5
+pi_string = Gamma (32) | c (16, little endian) | s (32, little endian)        RFC 9381, section 5.5
 """
 
 import hashlib
@@ -9,7 +9,16 @@ from typing import final
 
 from holdfast.systems.kakeya.ecvrf.edwards25519 import Q
 
-__all__ = ["InvalidProofError", "Proof", "Trace", "challenge", "gamma_to_hash", "nonce", "parse_proof", "secret_scalar"]
+__all__ = [
+    "InvalidProofError",
+    "Proof",
+    "Trace",
+    "challenge",
+    "gamma_to_hash",
+    "nonce",
+    "parse_proof",
+    "secret_scalar",
+]
 
 SUITE = b"\x03"
 """ECVRF-EDWARDS25519-SHA512-TAI."""

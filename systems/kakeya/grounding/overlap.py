@@ -7,7 +7,7 @@ Sets, not lists: a shingle said ten times counts once, so that the index stays w
 
 import functools
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 from holdfast.systems.kakeya.grounding.stopwords import STOPWORDS
 from holdfast.systems.kakeya.grounding.tokens import tokenise
@@ -83,8 +83,8 @@ def plain_overlap(answer: str, source: str) -> float:
 
 
 @functools.cache
-def _stemmer():  # type: ignore[no-untyped-def]  # PyStemmer ships no types
+def _stemmer() -> Any:
     """Snowball's English stemmer in C. The pure `snowballstemmer` takes 250 times as long, so it is no stand-in."""
-    import Stemmer  # noqa: PLC0415 - only who turns stemming on pays for the import
+    import Stemmer  # type: ignore[import-not-found]  # noqa: PLC0415 - no types; only who stems pays for it
 
     return Stemmer.Stemmer("english")

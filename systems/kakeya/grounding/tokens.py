@@ -105,7 +105,9 @@ _ASCII_GAPS = {c: " " for c in range(128) if not (chr(c).isalnum() or chr(c) in 
 _has_letter = regex.compile(r"[\p{Alphabetic}\p{N}]").search
 
 
-def _word_expression(letter: str, number: str, connector: str, mid: tuple[str, str, str], alone: str) -> re.Pattern[str]:
+def _word_expression(
+    letter: str, number: str, connector: str, mid: tuple[str, str, str], alone: str
+) -> re.Pattern[str]:
     """WB5 to WB13b for classes without joiners: a lookbehind of one character then sees the base character."""
     mid_letter, mid_number, hebrew = mid
     any_of = f"[{letter}{number}{connector}]++"

@@ -1,6 +1,6 @@
 """One request's identity, from its connection and its headers: the decision, apart from any server.
 
-    (peer credentials, raw headers) -> authenticated connection? -> payload -> claims -> tenant bound
+(peer credentials, raw headers) -> authenticated connection? -> payload -> claims -> tenant bound
 """
 
 from collections.abc import Iterable
@@ -39,9 +39,13 @@ class GatewayTrust:
 
     def __post_init__(self) -> None:
         if OVERFLOW_UID in self.peer_uids:
-            raise ValueError(f"`peer_uids` holds {OVERFLOW_UID}, which stands for every unmapped user; name the gateway's own uid")
+            raise ValueError(
+                f"`peer_uids` holds {OVERFLOW_UID}, which stands for every unmapped user; name the gateway's own uid"
+            )
         if any(len(key) < 32 for key in self.hmac_keys):
-            raise ValueError("`hmac_keys` holds a key below 32 bytes; generate one with `openssl rand -hex 32`")
+            raise ValueError(
+                "`hmac_keys` holds a key below 32 bytes; generate one with `openssl rand -hex 32`"
+            )
 
     def knows(self, peer: Peer | None) -> bool:
         """Whether the connection alone proves the gateway."""

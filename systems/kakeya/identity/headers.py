@@ -12,7 +12,17 @@ from typing import TypeAlias
 
 from holdfast.systems.kakeya.identity.refusal import IdentityRefusedError, Refusal
 
-__all__ = ["NONCE", "PAYLOAD", "PROTECTED", "SIGNATURE", "TENANT", "TIME", "VERIFIED", "read_protected", "without_protected"]
+__all__ = [
+    "NONCE",
+    "PAYLOAD",
+    "PROTECTED",
+    "SIGNATURE",
+    "TENANT",
+    "TIME",
+    "VERIFIED",
+    "read_protected",
+    "without_protected",
+]
 
 RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 

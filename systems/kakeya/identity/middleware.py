@@ -62,14 +62,22 @@ class GatewayIdentity:
             self._on_refusal(refused.reason)
             await (_close if scope["type"] == "websocket" else _refuse)(send, refused)
             return
-        seen = {**scope, "headers": without_protected(scope["headers"]), "state": {**state, "identity": identity}}
+        seen = {
+            **scope,
+            "headers": without_protected(scope["headers"]),
+            "state": {**state, "identity": identity},
+        }
         await self._app(seen, receive, send)
 
 
 async def _refuse(send: Send, refused: IdentityRefusedError) -> None:
-    body = json.dumps({"error": "unauthorized", "reason": refused.reason.value, "field": refused.where}).encode()
+    body = json.dumps(
+        {"error": "unauthorized", "reason": refused.reason.value, "field": refused.where}
+    ).encode()
     head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 401, "headers": [*head, (b"www-authenticate", b"Bearer")]})
+    await send(
+        {"type": "http.response.start", "status": 401, "headers": [*head, (b"www-authenticate", b"Bearer")]}
+    )
     await send({"type": "http.response.body", "body": body})
 
 

@@ -65,7 +65,7 @@ class ReplayWindow:
 
 def sign_stamp(key: bytes, time: str, nonce: str, payload: str) -> str:
     """What the gateway writes into `x-gateway-signature`."""
-    message = "\n".join(("kakeya-stamp/1", time, nonce, payload)).encode()
+    message = f"kakeya-stamp/1\n{time}\n{nonce}\n{payload}".encode()
     return hmac.new(key, message, hashlib.sha256).hexdigest()
 
 

@@ -60,7 +60,9 @@ def parse_body(raw: bytes) -> Body:
     except BadJsonError as error:
         raise BadFieldError("body", str(error)) from None
     if unknown := sorted(fields.keys() - _READERS.keys() - _OPTIONAL):
-        raise BadFieldError(unknown[0][:40].encode("ascii", "backslashreplace").decode(), "is not a field of this body")
+        raise BadFieldError(
+            unknown[0][:40].encode("ascii", "backslashreplace").decode(), "is not a field of this body"
+        )
     values = {name: _read(fields, name, reader) for name, reader in _READERS.items()}
     signature = values.pop("sig")
     return Body(
@@ -103,7 +105,7 @@ def _shard(value: object) -> str:
 
 def _measure(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("must be a number")
+        raise ValueError("must be a number")  # noqa: TRY004 - a wrong type in JSON is a wrong value here
     try:
         number = float(value)
     except OverflowError:

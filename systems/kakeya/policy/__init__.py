@@ -16,7 +16,17 @@ from holdfast.systems.kakeya.policy.reader import PolicyError, Reader
 from holdfast.systems.kakeya.policy.tenant import CONTROLS, Mode, Tenant, VrfKey, VrfPolicy, read_tenant
 from holdfast.systems.kakeya.strict_json import BadJsonError, parse_object
 
-__all__ = ["CONTROLS", "SCHEMA", "Mode", "Policy", "PolicyError", "Tenant", "VrfKey", "VrfPolicy", "load_policy"]
+__all__ = [
+    "CONTROLS",
+    "SCHEMA",
+    "Mode",
+    "Policy",
+    "PolicyError",
+    "Tenant",
+    "VrfKey",
+    "VrfPolicy",
+    "load_policy",
+]
 
 SCHEMA = "holdfast.kakeya-policy/1"
 _SIZE_LIMIT = 4 << 20
@@ -56,7 +66,7 @@ def load_policy(path: Path) -> Policy:
 
 
 def _read(top: Reader, folder: Path) -> Policy:
-    gateway, tenants = top.object("gateway"), top.object("tenants")
+    gateway, tenants = top.nested("gateway"), top.nested("tenants")
     expected = Expected(gateway.text("issuer"), gateway.text("audience"))
     policy = Policy(
         trust=_read_trust(gateway, folder),
@@ -64,7 +74,7 @@ def _read(top: Reader, folder: Path) -> Policy:
         window_seconds=gateway.number("windowSeconds", 1, 3600, default=60),
         verifier=_read_verifier(gateway, expected, folder),
         dedup=top.text("dedup", default="sqlite"),
-        tenants={name: read_tenant(name, tenants.object(name), folder) for name in tenants.keys()},  # noqa: SIM118 - not a dict
+        tenants={name: read_tenant(name, tenants.nested(name), folder) for name in tenants.keys()},  # noqa: SIM118 - not a dict
     )
     gateway.done()
     if any(t.token is not Mode.OFF for t in policy.tenants.values()) and policy.verifier is None:

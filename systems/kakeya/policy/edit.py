@@ -5,7 +5,6 @@ it was. A change that would not load is refused before anything is replaced.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def _replace(path: Path, text: str) -> None:
         load_policy(candidate)
         kept = path.with_name(path.name + ".keeping")
         kept.write_bytes(path.read_bytes())
-        os.replace(kept, previous_of(path))
-        os.replace(candidate, path)
+        kept.replace(previous_of(path))
+        candidate.replace(path)
     finally:
         candidate.unlink(missing_ok=True)

@@ -20,7 +20,11 @@ def read_secret(path: str, file: Path) -> bytes:
     except ValueError:
         raise PolicyError(path, f"names `{file}`, which does not hold hexadecimal digits") from None
     if mode & 0o077:
-        raise PolicyError(path, f"names `{file}`, which others can read (mode {mode:04o}); run: chmod 600 {file}")
+        raise PolicyError(
+            path, f"names `{file}`, which others can read (mode {mode:04o}); run: chmod 600 {file}"
+        )
     if len(key) < 32:
-        raise PolicyError(path, f"names `{file}`, a key of {len(key)} bytes; generate 32 with `openssl rand -hex 32`")
+        raise PolicyError(
+            path, f"names `{file}`, a key of {len(key)} bytes; generate 32 with `openssl rand -hex 32`"
+        )
     return key

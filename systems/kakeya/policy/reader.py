@@ -1,6 +1,6 @@
 """A JSON object read key by key, with the path of each in every complaint.
 
-    Reader(text, "policy") .object("vrf") .flag("required", default=False) ... .done()
+Reader(text, "policy") .nested("vrf") .flag("required", default=False) ... .done()
 """
 
 import math
@@ -41,14 +41,14 @@ class Reader:
         """All keys, for objects whose keys are names."""
         return tuple(self._value)
 
-    def object(self, key: str) -> "Reader":
+    def nested(self, key: str) -> "Reader":
         """A nested object; an absent one is empty, so that its keys take their defaults."""
         self._asked.add(key)
         return Reader(self._value.get(key, {}), self.path_of(key))
 
     def flag(self, key: str, *, default: bool) -> bool:
         """True or false, and nothing that merely acts like it."""
-        return self._take(key, default, lambda v: isinstance(v, bool), "must be true or false")
+        return bool(self._take(key, default, lambda v: isinstance(v, bool), "must be true or false"))
 
     def number(self, key: str, low: float, high: float, *, default: float) -> float:
         """A finite number from `low` to `high`, both allowed."""

@@ -59,8 +59,8 @@ class Tenant:
     name: str
     signing_key: bytes = field(repr=False)
     vrf: VrfPolicy = VrfPolicy()
-    rag: RagPolicy = RagPolicy()
-    risk: RiskPolicy = RiskPolicy()
+    rag: RagPolicy = field(default_factory=RagPolicy)
+    risk: RiskPolicy = field(default_factory=RiskPolicy)
     token: Mode = Mode.OFF
     """Whether the token itself must come along with the stamp, verify, and name the same tenant."""
     canary: Mapping[str, float] = field(default_factory=dict)
@@ -70,8 +70,10 @@ class Tenant:
 def read_tenant(name: str, reader: Reader, folder: Path) -> Tenant:
     """One tenant out of the policy file in `folder`; `PolicyError` names the key at fault."""
     if not TENANT_NAME.fullmatch(name):
-        raise PolicyError(f"tenants.{name[:80]!a}", "is no tenant name: letters, digits, `.`, `_`, `-`, up to 64")
-    controls = {control: reader.object(control) for control in CONTROLS}
+        raise PolicyError(
+            f"tenants.{name[:80]!a}", "is no tenant name: letters, digits, `.`, `_`, `-`, up to 64"
+        )
+    controls = {control: reader.nested(control) for control in CONTROLS}
     tenant = Tenant(
         name=name,
         signing_key=read_secret(reader.path_of("signingKeyFile"), folder / reader.text("signingKeyFile")),
@@ -90,10 +92,15 @@ def _read_vrf(reader: Reader) -> VrfPolicy:
     policy = VrfPolicy(
         required=reader.flag("required", default=False),
         mode=Mode(reader.word("mode", ("shadow", "enforce"), default="shadow")),
-        keys=tuple(_read_key(entry, f"{reader.path_of('pubkey')}[{n}]") for n, entry in enumerate(reader.list_of("pubkey"))),
+        keys=tuple(
+            _read_key(entry, f"{reader.path_of('pubkey')}[{n}]")
+            for n, entry in enumerate(reader.list_of("pubkey"))
+        ),
     )
     if policy.required and not policy.keys:
-        raise PolicyError(reader.path_of("pubkey"), "is empty while `vrf.required` is true: nothing could ever verify")
+        raise PolicyError(
+            reader.path_of("pubkey"), "is empty while `vrf.required` is true: nothing could ever verify"
+        )
     return policy
 
 

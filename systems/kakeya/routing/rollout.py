@@ -1,9 +1,9 @@
 """A control's way out: 10, 50, 100 percent while its guards allow, and back to nothing when one says so.
 
-    Rollout --record(pair)--> guards --step--> Rollout     (a value; `rollout_store.py` keeps it on file)
+Rollout --record(pair)--> guards --step--> Rollout     (a value; `rollout_store.py` keeps it on file)
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import final
 
 from holdfast.systems.kakeya.routing.canary import STEPS
@@ -34,8 +34,8 @@ class Rollout:
     percent: float
     p95_ms: float
     """The control arm's p95 before the canary began; latencies are judged against it."""
-    containment: Guard = Guard()
-    latency: Guard = Guard()
+    containment: Guard = field(default_factory=Guard)
+    latency: Guard = field(default_factory=Guard)
     reason: str = ""
     """Why the last step was taken; empty before the first."""
 

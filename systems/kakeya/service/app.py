@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -43,8 +44,12 @@ def build_app(policy: PolicyFile, engine: Engine, *, now: Callable[[], float]) -
         if raw is None:
             return _error(413, "too_large", "body", f"is larger than {BODY_LIMIT} bytes")
         pending, answer = await _answer(engine, raw, request)
-        engine.after(answer, pending, (monotonic() - started) * 1000)
-        return JSONResponse(answer.body, answer.status)
+        milliseconds = (monotonic() - started) * 1000
+
+        async def afterwards() -> None:  # a coroutine, or Starlette would run it in another thread
+            engine.after(answer, pending, milliseconds)
+
+        return JSONResponse(answer.body, answer.status, background=BackgroundTask(afterwards))
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -66,7 +71,11 @@ def build_app(policy: PolicyFile, engine: Engine, *, now: Callable[[], float]) -
             Route("/metrics", metrics),
             Route("/openapi.json", openapi),
         ],
-        exception_handlers={HTTPException: _http_error, StoreUnavailableError: _unavailable, OSError: _unavailable},
+        exception_handlers={
+            HTTPException: _http_error,
+            StoreUnavailableError: _unavailable,
+            OSError: _unavailable,
+        },
     )
     in_force = policy()
     return GatewayIdentity(

@@ -55,6 +55,8 @@ def serve_authorizer(policy: Policy, unix: Path) -> None:
     if not policy.trust.hmac_keys:
         raise PolicyError("gateway.hmacKeyFiles", "is empty; without a key nothing can be stamped")
     app = build_authorizer(policy.verifier, policy.trust.hmac_keys[0])
-    config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, uds=str(unix))
+    config = uvicorn.Config(
+        app, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, uds=str(unix)
+    )
     sys.stderr.write(f"kakeya: listening on {unix}\n")
     asyncio.run(uvicorn.Server(config).serve())

@@ -1,6 +1,6 @@
 """One submission from raw bytes to an answer; the module that does what `judge` decides.
 
-    bytes -> inbox -> parse -> genuine? -> VRF -> way --logged--> ensemble -> first write? -> 202 | 401 | 409 | 400
+bytes -> inbox -> parse -> genuine? -> VRF -> way --logged--> ensemble -> first write? -> 202 | 401 | 409 | 400
 """
 
 import json
@@ -15,7 +15,8 @@ from holdfast.systems.kakeya.identity import Identity, IdentityRefusedError
 from holdfast.systems.kakeya.pcs import BadFieldError, Body, parse_body
 from holdfast.systems.kakeya.policy import Mode, Policy, Tenant
 from holdfast.systems.kakeya.routing.canary import in_canary
-from holdfast.systems.kakeya.routing.decision import Decision, Path as Way
+from holdfast.systems.kakeya.routing.decision import Decision
+from holdfast.systems.kakeya.routing.decision import Path as Way
 from holdfast.systems.kakeya.routing.rollout import Arm, Rollout
 from holdfast.systems.kakeya.routing.worm import WormLog
 from holdfast.systems.kakeya.service.inbox import Inbox
@@ -169,7 +170,9 @@ class Engine:
             return None if shown.tenant_id == identity.tenant_id else "tenant_mismatch"
         return "bad_token"
 
-    def _decision_entry(self, tenant: Tenant, body: Body, vrf: VrfOutcome, decision: Decision) -> dict[str, Any]:
+    def _decision_entry(
+        self, tenant: Tenant, body: Body, vrf: VrfOutcome, decision: Decision
+    ) -> dict[str, Any]:
         return {
             "at": round(self._now(), 3),
             "tenant": tenant.name,
@@ -180,7 +183,14 @@ class Engine:
         }
 
     def _on_step(self, tenant: str, rollout: Rollout) -> None:
-        self._log.append({"at": round(self._now(), 3), "tenant": tenant, "percent": rollout.percent, "reason": rollout.reason})
+        self._log.append(
+            {
+                "at": round(self._now(), 3),
+                "tenant": tenant,
+                "percent": rollout.percent,
+                "reason": rollout.reason,
+            }
+        )
         if rollout.percent == 0:
             self.metrics.count("kakeya_rollbacks_total", reason=rollout.reason)
 

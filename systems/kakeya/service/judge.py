@@ -17,7 +17,16 @@ from holdfast.systems.kakeya.policy import Mode, Tenant
 from holdfast.systems.kakeya.routing.canary import in_canary
 from holdfast.systems.kakeya.routing.decision import Decision, Path, decide
 
-__all__ = ["Ensemble", "Judged", "RefusedError", "VrfOutcome", "check_genuine", "judge_vrf", "route", "run_ensemble"]
+__all__ = [
+    "Ensemble",
+    "Judged",
+    "RefusedError",
+    "VrfOutcome",
+    "check_genuine",
+    "judge_vrf",
+    "route",
+    "run_ensemble",
+]
 
 
 @final
@@ -122,4 +131,6 @@ def _best_overlap(grounding: Grounding, policy: RagPolicy) -> float:
 
 
 def _included(tenant: Tenant, control: str, body: Body) -> bool:
-    return in_canary(tenant.canary.get(control, 100), control=control, tenant=tenant.name, key=body.pcs.pcs_id)
+    return in_canary(
+        tenant.canary.get(control, 100), control=control, tenant=tenant.name, key=body.pcs.pcs_id
+    )

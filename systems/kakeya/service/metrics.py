@@ -21,7 +21,10 @@ METRICS = {
     "kakeya_audited_total": ("counter", "Fast-path answers that the ensemble looked at afterwards."),
     "kakeya_missed_total": ("counter", "Audited fast-path answers that the ensemble would have held back."),
     "kakeya_rollbacks_total": ("counter", "Automatic rollbacks, by reason."),
-    "kakeya_policy_errors_total": ("counter", "New policies that were refused; the one before stays in force."),
+    "kakeya_policy_errors_total": (
+        "counter",
+        "New policies that were refused; the one before stays in force.",
+    ),
     "kakeya_verify_milliseconds": ("histogram", "Time to answer POST /v1/verify, body read to answer made."),
 }
 

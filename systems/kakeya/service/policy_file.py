@@ -1,6 +1,5 @@
 """The policy in force, read again when its file changes; a bad new one is reported and not taken."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import final
@@ -42,7 +41,7 @@ class PolicyFile:
 
     def _look(self) -> tuple[int, ...]:
         try:
-            found = os.stat(self._path)
+            found = self._path.stat()
         except OSError:
             return ()
         return (found.st_ino, found.st_size, found.st_mtime_ns)

@@ -6,7 +6,6 @@ A new start percentage in the policy starts a rollout anew; nothing else lifts a
 """
 
 import json
-import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -82,13 +81,18 @@ class Rollouts:
         body = {
             "schema": SCHEMA,
             "tenants": {
-                name: {"start": t.start, "percent": t.rollout.percent, "p95_ms": t.rollout.p95_ms, "reason": t.rollout.reason}
+                name: {
+                    "start": t.start,
+                    "percent": t.rollout.percent,
+                    "p95_ms": t.rollout.p95_ms,
+                    "reason": t.rollout.reason,
+                }
                 for name, t in sorted(self._tenants.items())
             },
         }
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text(json.dumps(body, indent=1))
-        os.replace(temporary, self._path)
+        temporary.replace(self._path)
 
 
 def _counterpart(tenant: _Tenant) -> Arm | None:

@@ -1,7 +1,6 @@
 """Bind, serve, stop: uvicorn on sockets that we make, so that each is only what was asked for."""
 
 import asyncio
-import os
 import socket
 import sys
 from collections.abc import Callable, Iterable
@@ -23,7 +22,9 @@ _BACKLOG = 512
 _CONNECTIONS = 256
 
 
-def serve(policy_path: Path, data: Path, *, unix: Path | None, port: int | None, lifeline: Path | None) -> None:
+def serve(
+    policy_path: Path, data: Path, *, unix: Path | None, port: int | None, lifeline: Path | None
+) -> None:
     """Serve until SIGTERM or SIGINT, or until whoever holds the other end of `lifeline` lets go.
 
     Raises `PolicyError` or `OSError` before anything is bound when it cannot start.
@@ -77,7 +78,7 @@ def _bind(unix: Path | None, port: int | None) -> Iterable[socket.socket]:
         unix.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(unix))
-        os.chmod(unix, 0o666)  # noqa: S103 - who may speak is decided by peer credentials, not by the file
+        unix.chmod(0o666)  # who may speak is decided by peer credentials, not by the file
         listener.listen(_BACKLOG)
         yield listener
     if port is not None:
