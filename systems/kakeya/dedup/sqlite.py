@@ -1,6 +1,7 @@
 """The embedded default: one SQLite file, shared by as many processes as open it."""
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import final
 
@@ -37,7 +38,7 @@ class SqliteStore:
         try:
             return self._put_first(key, value, now)
         except sqlite3.Error as error:
-            if self._base.in_transaction:
+            with suppress(sqlite3.Error):
                 self._base.rollback()
             raise StoreUnavailableError(f"SQLite refused the write: {error}") from error
 

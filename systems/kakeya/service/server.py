@@ -1,10 +1,11 @@
 """Bind, serve, stop: uvicorn on sockets that we make, so that each is only what was asked for."""
 
 import asyncio
+import fcntl
 import socket
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -32,6 +33,7 @@ def serve(
     policy = PolicyFile(policy_path)
     data.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        stack.enter_context(_sole_owner(data))
         engine = Engine(policy, data, _now)
         stack.callback(engine.close)
         policy.on_error = _reporter(engine)
@@ -41,6 +43,17 @@ def serve(
             sys.stderr.write(f"kakeya: listening on {name}\n")
         sys.stderr.flush()
         asyncio.run(_run(app, sockets, lifeline))
+
+
+@contextmanager
+def _sole_owner(data: Path) -> Iterator[None]:
+    """Two writers would break one chain of decisions; the kernel lets the lock go when a process dies."""
+    with (data / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"`{data}` is in use by another kakeya; stop that one, or name another folder") from None
+        yield
 
 
 async def _run(app: Callable[..., object], sockets: list[socket.socket], lifeline: Path | None) -> None:
