@@ -7,9 +7,8 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from holdfast.systems.kakeya import quickstart, simulation
@@ -17,7 +16,7 @@ from holdfast.systems.kakeya.batch import run_batch
 from holdfast.systems.kakeya.policy import PolicyError, load_policy
 from holdfast.systems.kakeya.routing.worm import BrokenLogError, Head, verify_log
 
-__all__ = ["main"]
+__all__ = ["main", "run_command"]
 
 app = typer.Typer(
     name="kakeya",
@@ -55,10 +54,10 @@ def serve(
     ] = None,
 ) -> None:
     """Serve POST /v1/verify, /healthz, /readyz, /metrics and /openapi.json until told to stop."""
-    from holdfast.systems.kakeya.service import serve as run_service  # noqa: PLC0415 - the other commands need no server
+    from holdfast.systems.kakeya.service import serve as run_service
 
     if unix is None and port is None:
-        raise click.UsageError("nothing to listen on; give `--unix PATH`, `--port N` or both")
+        raise typer.BadParameter("nothing to listen on; give `--unix PATH`, `--port N` or both")
     run_service(policy, data, unix=unix, port=port, lifeline=lifeline)
 
 
@@ -68,7 +67,7 @@ def authorize(
     unix: Annotated[Path, typer.Option(help="Listen on this Unix socket, for the gateway alone.")],
 ) -> None:
     """Answer a gateway's auth_request: verify the bearer token, hand back a signed stamp."""
-    from holdfast.systems.kakeya.service.authorize import serve_authorizer  # noqa: PLC0415 - as above
+    from holdfast.systems.kakeya.service.authorize import serve_authorizer
 
     serve_authorizer(load_policy(policy), unix)
 
@@ -105,7 +104,7 @@ def verify_decisions(
 ) -> None:
     """Walk the hash chain of a decision log; print its head."""
     if not folder.is_dir():
-        raise click.UsageError(f"`{folder}` is not a folder")
+        raise typer.BadParameter(f"`{folder}` is not a folder")
     found = verify_log(folder, expected=_head(head), open_tail=in_use)
     print(f"{found.entries}:{found.hash}")  # noqa: T201 - the command's answer
 
@@ -142,7 +141,7 @@ def flags_set(
     value: Annotated[str, typer.Argument(help="As JSON; a bare word is text.")],
 ) -> None:
     """Change one flag; the policy before stays beside it. A running service takes it with its next request."""
-    from holdfast.systems.kakeya.policy.edit import set_flag  # noqa: PLC0415 - only this command edits
+    from holdfast.systems.kakeya.policy.edit import set_flag
 
     set_flag(policy, tenant, key, _json_or_word(value))
 
@@ -150,22 +149,23 @@ def flags_set(
 @flags.command("rollback")
 def flags_rollback(policy: PolicyPath) -> None:
     """Take the last change back."""
-    from holdfast.systems.kakeya.policy.edit import roll_back  # noqa: PLC0415 - only this command edits
+    from holdfast.systems.kakeya.policy.edit import roll_back
 
     roll_back(policy)
 
 
 def main() -> None:
     """The entry point: codes and lines as the module's head says."""
-    sys.exit(_run(sys.argv[1:]))
+    sys.exit(run_command(sys.argv[1:]))
 
 
-def _run(arguments: list[str]) -> int:
+def run_command(arguments: list[str]) -> int:
+    """One command line's exit code; what it prints goes to the standard streams."""
     try:
         app(arguments, standalone_mode=False)
-    except (click.exceptions.NoArgsIsHelpError, click.exceptions.Exit) as error:
-        return 64 if isinstance(error, click.UsageError) else getattr(error, "exit_code", 0)
-    except (KeyboardInterrupt, click.Abort):
+    except typer.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
         return 130
     except Exception as error:  # noqa: BLE001 - a traceback is no message; each gets its code and its line
         return _say(*_blame(error))
@@ -175,14 +175,20 @@ def _run(arguments: list[str]) -> int:
 def _blame(error: Exception) -> tuple[int, str]:
     """Whose fault it is, as an exit code, and the line that says so."""
     match error:
-        case click.ClickException():
-            return 64, error.format_message()
         case BrokenLogError():
             return 1, str(error)
         case PolicyError() | ValueError() | OSError():
             return 64, str(error)
+        case typer.BadParameter(param=None):
+            return 64, error.message
+        case _ if isinstance(error, _USAGE_ERROR):
+            return 64, error.format_message()
         case _:
             return 70, f"our own fault: {type(error).__name__}: {error}"
+
+
+# typer brings its own copy of click, or did not yet: this is the base of usage errors in either.
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
 
 def _say(code: int, message: str) -> int:
@@ -195,7 +201,7 @@ def _head(text: str) -> Head | None:
         return None
     entries, _, digest = text.partition(":")
     if not entries.isdigit() or len(digest) != 64:
-        raise click.UsageError(f"`{text}` is no head; write ENTRIES:HASH as this command prints it")
+        raise typer.BadParameter(f"`{text}` is no head; write ENTRIES:HASH as this command prints it")
     return Head(int(entries), digest)
 
 

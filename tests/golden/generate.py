@@ -91,7 +91,15 @@ REFUSED: dict[str, tuple[str, str]] = {
     "bare point": ("D_hat", ".5"),
     "upper-case root": ("merkle_root", json.dumps("AB" * 32)),
 }
-_NOT_JSON = {"NaN", "Infinity", "negative Infinity", "half a surrogate pair", "leading zero", "plus sign", "bare point"}
+_NOT_JSON = {
+    "NaN",
+    "Infinity",
+    "negative Infinity",
+    "half a surrogate pair",
+    "leading zero",
+    "plus sign",
+    "bare point",
+}
 
 
 def body(**fields: str) -> str:
@@ -142,7 +150,9 @@ def vectors() -> list[dict[str, Any]]:
     rows = [accepted(f"measure: {n}", **{fields[i % 4]: t}) for i, (n, t) in enumerate(MEASURES.items())]
     rows += [accepted(f"shard: {n}", shard_id=t) for n, t in SHARDS.items()]
     rows += [accepted(f"epoch: {n}", epoch=t) for n, t in EPOCHS.items()]
-    rows.append(accepted("fields in another order", budget="1", pcs_id=json.dumps(pcs_id_of(ROOT, 7, "shard-1"))))
+    rows.append(
+        accepted("fields in another order", budget="1", pcs_id=json.dumps(pcs_id_of(ROOT, 7, "shard-1")))
+    )
     return rows + [refused(n, field, value) for n, (field, value) in REFUSED.items()]
 
 

@@ -30,7 +30,9 @@ def node() -> str:
 
 
 def check(path: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([node(), str(HERE / "check.mjs"), str(path)], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [node(), str(HERE / "check.mjs"), str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_there_are_as_many_as_promised_and_no_two_of_a_name() -> None:
@@ -72,10 +74,15 @@ def test_another_language_computes_the_same() -> None:
 @pytest.mark.planted
 @pytest.mark.parametrize(
     ("name", "before", "after"),
-    [("measure: trailing zero", "1.234567890", "1.23456789"), ("measure: tie to even, down", "0.000976562", "0.000976563")],
+    [
+        ("measure: trailing zero", "1.234567890", "1.23456789"),
+        ("measure: tie to even, down", "0.000976562", "0.000976563"),
+    ],
     ids=["dropped zero", "tie rounded up"],
 )
-def test_planted_a_wrong_payload_is_named_by_the_other_language(tmp_path: Path, name: str, before: str, after: str) -> None:
+def test_planted_a_wrong_payload_is_named_by_the_other_language(
+    tmp_path: Path, name: str, before: str, after: str
+) -> None:
     changed = json.loads(json.dumps(FILE))
     vector = next(v for v in changed["vectors"] if v["name"] == name)
     assert before in vector["payload"]

@@ -28,7 +28,7 @@ def open_store(text: str, folder: Path) -> DedupStore:
 
 
 def _redis(rest: str) -> DedupStore:
-    from holdfast.systems.kakeya.dedup.redis import RedisStore  # noqa: PLC0415 - only who chooses it loads it
+    from holdfast.systems.kakeya.dedup.redis import RedisStore
 
     if not rest.startswith("//"):
         return RedisStore(Path(rest))
@@ -40,7 +40,7 @@ def _redis(rest: str) -> DedupStore:
 
 def _postgres(rest: str) -> DedupStore:
     try:
-        from holdfast.systems.kakeya.dedup.postgres import PostgresStore  # noqa: PLC0415 - an optional driver
+        from holdfast.systems.kakeya.dedup.postgres import PostgresStore
     except ImportError:
         raise ValueError("the store `postgres` needs psycopg; install `holdfast[postgres]`") from None
     return PostgresStore(rest)

@@ -85,6 +85,6 @@ def plain_overlap(answer: str, source: str) -> float:
 @functools.cache
 def _stemmer() -> Any:
     """Snowball's English stemmer in C. The pure `snowballstemmer` takes 250 times as long, so it is no stand-in."""
-    import Stemmer  # type: ignore[import-not-found]  # noqa: PLC0415 - no types; only who stems pays for it
+    import Stemmer  # type: ignore[import-not-found]
 
     return Stemmer.Stemmer("english")

@@ -52,7 +52,9 @@ def _sole_owner(data: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"`{data}` is in use by another kakeya; stop that one, or name another folder") from None
+            raise ValueError(
+                f"`{data}` is in use by another kakeya; stop that one, or name another folder"
+            ) from None
         yield
 
 

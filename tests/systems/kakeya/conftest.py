@@ -75,7 +75,16 @@ def running(folder: Path, **layout: Any) -> Iterator[Running]:
         listener.bind(str(lifeline))
         listener.listen()
         command = [sys.executable, "-m", "holdfast.systems.kakeya", "serve", "--policy", str(policy)]
-        command += ["--data", str(folder / "data"), "--unix", str(unix), "--port", "0", "--lifeline", str(lifeline)]
+        command += [
+            "--data",
+            str(folder / "data"),
+            "--unix",
+            str(unix),
+            "--port",
+            "0",
+            "--lifeline",
+            str(lifeline),
+        ]
         errors = stack.enter_context((folder / "stderr").open("w+b"))
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors, env={}, cwd=folder)
         stack.callback(process.wait)

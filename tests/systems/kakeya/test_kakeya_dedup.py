@@ -12,7 +12,13 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from holdfast.clock import wait_until
-from holdfast.systems.kakeya.dedup import LIFETIME_SECONDS, DedupStore, SqliteStore, StoreUnavailableError, open_store
+from holdfast.systems.kakeya.dedup import (
+    LIFETIME_SECONDS,
+    DedupStore,
+    SqliteStore,
+    StoreUnavailableError,
+    open_store,
+)
 from holdfast.systems.kakeya.dedup.conformance import CHECKS, Make, check_store
 from holdfast.systems.kakeya.dedup.postgres import PostgresStore
 from holdfast.systems.kakeya.dedup.redis import RedisStore
@@ -35,7 +41,18 @@ def redis_socket() -> Iterator[Path]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         unix = folder / "redis.sock"
-        options = ["--port", "0", "--unixsocket", str(unix), "--save", "", "--appendonly", "no", "--dir", str(folder)]
+        options = [
+            "--port",
+            "0",
+            "--unixsocket",
+            str(unix),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            str(folder),
+        ]
         server = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         stack.callback(server.wait)
         stack.callback(server.terminate)
@@ -53,10 +70,34 @@ def postgres() -> Iterator[str]:
         if as_user:
             os.chown(folder, 65534, 65534)
         data = str(folder / "data")
-        common = ["--auth=trust", "--no-sync", "--username=kakeya", "--no-instructions", "--encoding=UTF8", "--locale=C"]
-        subprocess.run([*as_user, initdb, "-D", data, *common], check=True, capture_output=True, cwd=folder, env={})
-        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off", "-c", "log_destination=stderr"]
-        running = subprocess.Popen([*as_user, server, "-D", data, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, env={})
+        common = [
+            "--auth=trust",
+            "--no-sync",
+            "--username=kakeya",
+            "--no-instructions",
+            "--encoding=UTF8",
+            "--locale=C",
+        ]
+        subprocess.run(
+            [*as_user, initdb, "-D", data, *common], check=True, capture_output=True, cwd=folder, env={}
+        )
+        options = [
+            "-c",
+            "listen_addresses=",
+            "-c",
+            f"unix_socket_directories={folder}",
+            "-c",
+            "fsync=off",
+            "-c",
+            "log_destination=stderr",
+        ]
+        running = subprocess.Popen(
+            [*as_user, server, "-D", data, *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env={},
+        )
         stack.callback(running.wait)
         stack.callback(running.terminate)
         conninfo = f"host={folder} user=kakeya dbname=postgres"
@@ -99,7 +140,9 @@ def test_a_first_write_is_kept_for_its_lifetime_and_no_longer(make: Make) -> Non
     try:
         assert store.put_first(key, "first", now=1000.0) is None
         if isinstance(store, RedisStore):
-            wait_until(lambda: store.put_first(key, "second", now=0) is None, what="the key expires", seconds=10)
+            wait_until(
+                lambda: store.put_first(key, "second", now=0) is None, what="the key expires", seconds=10
+            )
         else:
             assert store.put_first(key, "second", now=1000.04) == "first"
             assert store.put_first(key, "second", now=1000.05) is None
@@ -157,7 +200,9 @@ def test_planted_stores_that_do_not_share_fail_the_suite() -> None:
         check_store(lambda lifetime: SqliteStore(Path(":memory:"), lifetime=lifetime))
 
 
-@pytest.mark.parametrize("text", ["", "redis", "sqlite:x", "postgres:", "mysql:x", "redis://localhost", "redis://h:x"])
+@pytest.mark.parametrize(
+    "text", ["", "redis", "sqlite:x", "postgres:", "mysql:x", "redis://localhost", "redis://h:x"]
+)
 def test_a_store_that_is_none_is_named(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no store|names no port"):
         open_store(text, tmp_path)
@@ -168,7 +213,9 @@ def test_a_store_that_is_none_is_named(text: str, tmp_path: Path) -> None:
     [lambda p: RedisStore(p / "nobody.sock"), lambda p: PostgresStore(f"host={p} user=x dbname=x")],
     ids=["redis", "postgres"],
 )
-def test_a_server_that_is_not_there_is_unavailable_and_says_so(opened: Callable[[Path], DedupStore], tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_is_unavailable_and_says_so(
+    opened: Callable[[Path], DedupStore], tmp_path: Path
+) -> None:
     store = opened(tmp_path)
     with pytest.raises(StoreUnavailableError):
         store.ready()

@@ -10,7 +10,17 @@ from hypothesis import given, settings, strategies as st
 
 from holdfast.systems.kakeya import ecvrf
 from holdfast.systems.kakeya.ecvrf import InvalidProofError, fast, plain
-from holdfast.systems.kakeya.ecvrf.edwards25519 import COFACTOR, IDENTITY, P, Q, add, decode, encode, equal, multiply
+from holdfast.systems.kakeya.ecvrf.edwards25519 import (
+    COFACTOR,
+    IDENTITY,
+    P,
+    Q,
+    add,
+    decode,
+    encode,
+    equal,
+    multiply,
+)
 
 VECTORS: dict[str, Any] = json.loads(
     files("holdfast.systems.kakeya").joinpath("vectors/ecvrf-tai-rfc9381.json").read_text()
@@ -58,7 +68,15 @@ def test_every_intermediate_of_the_rfc_is_reproduced(which: ModuleType, row: dic
     assert (verifying.h, verifying.u, verifying.v, verifying.beta) == tuple(raw(row, "H", "U", "V", "beta"))
 
 
-PROVING = {"H": "h", "k_string": "k_string", "k_mod_q_le": "k", "U": "u", "V": "v", "beta": "beta", "pi": "pi"}
+PROVING = {
+    "H": "h",
+    "k_string": "k_string",
+    "k_mod_q_le": "k",
+    "U": "u",
+    "V": "v",
+    "beta": "beta",
+    "pi": "pi",
+}
 
 
 @pytest.mark.parametrize("row", EXAMPLES, ids=lambda row: f"example-{row['example']}")
@@ -119,7 +137,9 @@ def test_proofs_of_another_length_are_refused(which: ModuleType, length: int) ->
     ],
     ids=["p", "p+1", "2^255-1", "p+1-signed", "1-signed", "-1-signed", "off-the-curve"],
 )
-def test_encodings_that_are_not_canonical_points_are_refused(which: ModuleType, field: str, text: bytes) -> None:
+def test_encodings_that_are_not_canonical_points_are_refused(
+    which: ModuleType, field: str, text: bytes
+) -> None:
     public, alpha, pi = raw(EXAMPLES[0], "PK", "alpha", "pi")
     said = judge(which, text, alpha, pi) if field == "key" else judge(which, public, alpha, text + pi[32:])
     assert "not the canonical encoding" in said
@@ -198,7 +218,9 @@ def test_another_input_or_another_key_is_refused(secret: bytes, alpha: bytes, ot
 
 @settings(max_examples=20, deadline=None)
 @given(secret=keys, alpha=st.binary(max_size=32), nonce=st.integers(1, Q - 1), torsion=st.integers(0, 7))
-def test_beta_is_unique_however_the_key_holder_proves(secret: bytes, alpha: bytes, nonce: int, torsion: int) -> None:
+def test_beta_is_unique_however_the_key_holder_proves(
+    secret: bytes, alpha: bytes, nonce: int, torsion: int
+) -> None:
     """Other nonces, and a torsion component in Gamma: whatever verifies gives the one beta."""
     from holdfast.systems.kakeya.ecvrf.proof import challenge, secret_scalar
 
@@ -231,7 +253,9 @@ def test_both_say_the_same_of_arbitrary_bytes(key: bytes, alpha: bytes, proof: b
     s=st.sampled_from([0, 1, Q - 1]),
     validate_key=st.booleans(),
 )
-def test_both_say_the_same_where_libsodium_declines(key: bytes, gamma: bytes, c: int, s: int, *, validate_key: bool) -> None:
+def test_both_say_the_same_where_libsodium_declines(
+    key: bytes, gamma: bytes, c: int, s: int, *, validate_key: bool
+) -> None:
     proof = gamma + c.to_bytes(16, "little") + s.to_bytes(32, "little")
     said = [judge(which, key, b"any", proof, validate_key=validate_key) for which in (fast, plain)]
     assert said[0] == said[1]

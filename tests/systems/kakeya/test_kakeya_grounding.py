@@ -51,7 +51,9 @@ def test_word_boundaries_are_those_of_uax_29_but_for_the_listed_deviations() -> 
 
 def test_the_committed_lines_are_debians(request: pytest.FixtureRequest) -> None:
     if not DEBIAN.exists():
-        assert os.environ.get("HOLDFAST_PROFILE") != "nightly", "unicode-data is missing; run: make setup-peers"
+        assert os.environ.get("HOLDFAST_PROFILE") != "nightly", (
+            "unicode-data is missing; run: make setup-peers"
+        )
         pytest.skip("unicode-data is not installed; `make setup-peers` brings it")
     if "WordBreakTest-15.0.0" not in DEBIAN.read_text("utf-8")[:100]:
         pytest.skip("this machine's unicode-data is of another version than the committed lines")
@@ -102,7 +104,9 @@ def test_tokens_of(text: str, expected: list[str]) -> None:
 
 
 @settings(max_examples=80, deadline=None)
-@given(texts, texts, st.sampled_from([BARE, RagPolicy(), RagPolicy(shingle_size=1), RagPolicy(shingle_size=4)]))
+@given(
+    texts, texts, st.sampled_from([BARE, RagPolicy(), RagPolicy(shingle_size=1), RagPolicy(shingle_size=4)])
+)
 def test_the_index_is_symmetric_and_within_its_bounds(left: str, right: str, policy: RagPolicy) -> None:
     there, back = overlap(left, right, policy), overlap(right, left, policy)
     assert there == back
@@ -117,8 +121,14 @@ def test_a_text_is_wholly_grounded_in_itself(text: str, policy: RagPolicy) -> No
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(words, max_size=20), st.sampled_from(list(",;!?()[]\"-\u2014\u2026\u00bb")), st.sampled_from([" ", "\n", "\t ", "\u2003", "\u3000"]))
-def test_punctuation_white_space_case_and_normal_form_change_nothing(parts: list[str], mark: str, gap: str) -> None:
+@given(
+    st.lists(words, max_size=20),
+    st.sampled_from(list(',;!?()[]"-\u2014\u2026\u00bb')),
+    st.sampled_from([" ", "\n", "\t ", "\u2003", "\u3000"]),
+)
+def test_punctuation_white_space_case_and_normal_form_change_nothing(
+    parts: list[str], mark: str, gap: str
+) -> None:
     text = " ".join(parts)
     dressed = f"{mark}{gap}".join(part.replace(".", " ") for part in parts)
     text = text.replace(".", " ")
@@ -136,7 +146,15 @@ def test_case_changes_nothing(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("left", "right", "expected"),
-    [("", "", 1.0), ("", "a", 0.0), ("a", "", 0.0), ("a", "a", 1.0), ("a", "b", 0.0), ("...", "", 1.0), ("x y", "x y x y", 0.5)],
+    [
+        ("", "", 1.0),
+        ("", "a", 0.0),
+        ("a", "", 0.0),
+        ("a", "a", 1.0),
+        ("a", "b", 0.0),
+        ("...", "", 1.0),
+        ("x y", "x y x y", 0.5),
+    ],
 )
 def test_the_small_cases(left: str, right: str, expected: float) -> None:
     assert overlap(left, right, BARE).score == expected
@@ -168,7 +186,9 @@ def test_a_negation_is_never_a_stop_word() -> None:
     ids=["defaults", "minOverlap", "shingleSize", "stopwords"],
 )
 def test_each_key_of_the_configuration_changes_the_verdict(policy: RagPolicy, *, grounded: bool) -> None:
-    found = overlap("The pump in the hall ran hot at noon", "A pump and hall ran hot then by the gate", policy)
+    found = overlap(
+        "The pump in the hall ran hot at noon", "A pump and hall ran hot then by the gate", policy
+    )
     assert found.grounded is grounded, found
 
 
@@ -206,10 +226,14 @@ def test_false_verdicts_fall_against_plain_matching() -> None:
     assert Counter(row["grounded"] for row in rows) == {True: 64, False: 48}
     policy = RagPolicy()
     ours = false_verdicts(
-        {str(n): overlap(r["answer"], r["source"], policy).score for n, r in enumerate(rows)}, rows, policy.min_overlap
+        {str(n): overlap(r["answer"], r["source"], policy).score for n, r in enumerate(rows)},
+        rows,
+        policy.min_overlap,
     )
     plain = false_verdicts(
-        {str(n): plain_overlap(r["answer"], r["source"]) for n, r in enumerate(rows)}, rows, policy.min_overlap
+        {str(n): plain_overlap(r["answer"], r["source"]) for n, r in enumerate(rows)},
+        rows,
+        policy.min_overlap,
     )
     assert ours["taken for grounded"] < plain["taken for grounded"], (ours, plain)
     assert ours["flagged"] < plain["flagged"], (ours, plain)
@@ -217,7 +241,9 @@ def test_false_verdicts_fall_against_plain_matching() -> None:
     assert dict(plain) == {"taken for grounded": 32, "flagged": 15}
 
 
-@pytest.mark.parametrize("unit", ["_", "a-", "a.", "a::", "://", "a@", "'", "\u0301", "\u05d0\"", "カ_", "1,", "é."])
+@pytest.mark.parametrize(
+    "unit", ["_", "a-", "a.", "a::", "://", "a@", "'", "\u0301", '\u05d0"', "カ_", "1,", "é."]
+)
 def test_no_input_makes_time_grow_faster_than_length(unit: str) -> None:
     """200,000 letters of each nuisance: a quadratic expression would not come back within the test's patience."""
     assert isinstance(tokenise(unit * (200_000 // len(unit))), list)

@@ -50,7 +50,9 @@ HMAC = GatewayTrust(hmac_keys=(KEY,))
 
 
 def payload(**changes: Any) -> str:
-    return base64url.encode(json.dumps({k: v for k, v in {**GOOD, **changes}.items() if v is not None}).encode())
+    return base64url.encode(
+        json.dumps({k: v for k, v in {**GOOD, **changes}.items() if v is not None}).encode()
+    )
 
 
 def stamped(body: str, *, key: bytes = KEY, time: float = NOW, nonce: str = "n" * 24) -> dict[str, str]:
@@ -138,7 +140,13 @@ def test_a_full_window_refuses_rather_than_forgets() -> None:
     window = ReplayWindow(60, opened=0, capacity=2)
     said = [ask(stamped(payload(), nonce=c * 24), None, trust=HMAC, window=window) for c in "abc"]
     assert said[2] is Refusal.WINDOW_FULL
-    later = ask(stamped(payload(exp=NOW + 999), nonce="d" * 24, time=NOW + 200), None, trust=HMAC, window=window, now=NOW + 200)
+    later = ask(
+        stamped(payload(exp=NOW + 999), nonce="d" * 24, time=NOW + 200),
+        None,
+        trust=HMAC,
+        window=window,
+        now=NOW + 200,
+    )
     assert isinstance(later, Identity)
 
 
@@ -225,7 +233,7 @@ def test_a_payload_may_be_padded_and_only_rightly() -> None:
 def test_base64url_has_one_spelling(value: bytes) -> None:
     text = base64url.encode(value)
     assert base64url.decode(text, base64url.Padding.FORBIDDEN) == value
-    for other in ({text + "=", text + "A", " " + text, text + "\n"} - {text}):
+    for other in {text + "=", text + "A", " " + text, text + "\n"} - {text}:
         assert base64url.decode(other, base64url.Padding.FORBIDDEN) != value
 
 
@@ -255,7 +263,9 @@ def test_peer_credentials_are_the_kernels_and_only_of_unix_sockets() -> None:
     st.sampled_from([None, STRANGER]),
 )
 @example([(b"x-auth-verified", b"true"), (b"x-jwt-payload", payload().encode())], None)
-def test_no_headers_whatever_make_a_stranger_somebody(headers: list[tuple[bytes, bytes]], peer: Peer | None) -> None:
+def test_no_headers_whatever_make_a_stranger_somebody(
+    headers: list[tuple[bytes, bytes]], peer: Peer | None
+) -> None:
     assert isinstance(ask(headers, peer), Refusal)
     assert isinstance(ask(headers, peer, trust=HMAC), Refusal)
     assert isinstance(ask(headers, peer, trust=GatewayTrust()), Refusal)
@@ -274,14 +284,21 @@ def test_no_payload_crashes_the_reader(text: str) -> None:
 def wrapped(app: Any, trust: GatewayTrust = HMAC) -> TestClient:
     """An application behind the middleware, asked over ASGI."""
     inner = GatewayIdentity(
-        app, trust=trust, expected=EXPECTED, window=ReplayWindow(60, opened=0), now=lambda: NOW, open_paths=frozenset({"/open"})
+        app,
+        trust=trust,
+        expected=EXPECTED,
+        window=ReplayWindow(60, opened=0),
+        now=lambda: NOW,
+        open_paths=frozenset({"/open"}),
     )
     return TestClient(inner)
 
 
 def starlette_app() -> Starlette:
     async def who(request: Any) -> JSONResponse:
-        return JSONResponse({"tenant": request.state.identity.tenant_id, "left": sorted(PROTECTED & set(request.headers))})
+        return JSONResponse(
+            {"tenant": request.state.identity.tenant_id, "left": sorted(PROTECTED & set(request.headers))}
+        )
 
     async def free(_: Any) -> JSONResponse:
         return JSONResponse("open")
@@ -355,7 +372,11 @@ def judge_token(text: str) -> str | Refusal:
         return refused.reason
 
 
-@pytest.mark.parametrize("header", [{"alg": "Ed25519", "kid": "ed"}, {"alg": "EdDSA", "kid": "ed"}, {"alg": "ES256", "kid": "ec"}], ids=lambda h: h["alg"])
+@pytest.mark.parametrize(
+    "header",
+    [{"alg": "Ed25519", "kid": "ed"}, {"alg": "EdDSA", "kid": "ed"}, {"alg": "ES256", "kid": "ec"}],
+    ids=lambda h: h["alg"],
+)
 def test_genuine_tokens_are_somebody(header: dict[str, Any]) -> None:
     assert judge_token(token(header, key=EC if header["kid"] == "ec" else ED)) == "acme"
 
@@ -436,7 +457,12 @@ def test_one_changed_letter_makes_a_token_nobodys(position: int, letter: str) ->
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.one_of(st.text(max_size=80), st.lists(st.binary(max_size=30).map(base64url.encode), min_size=3, max_size=3).map(".".join)))
+@given(
+    st.one_of(
+        st.text(max_size=80),
+        st.lists(st.binary(max_size=30).map(base64url.encode), min_size=3, max_size=3).map(".".join),
+    )
+)
 def test_no_text_crashes_the_verifier(text: str) -> None:
     assert isinstance(judge_token(text), Refusal)
 
@@ -451,7 +477,10 @@ def test_keys_are_read_from_a_file_or_the_file_is_named(tmp_path: Path) -> None:
             load_keys(path)
 
 
-@pytest.mark.skipif("HOLDFAST_WYCHEPROOF" not in os.environ, reason="HOLDFAST_WYCHEPROOF names no json_web_signature_test.json")
+@pytest.mark.skipif(
+    "HOLDFAST_WYCHEPROOF" not in os.environ,
+    reason="HOLDFAST_WYCHEPROOF names no json_web_signature_test.json",
+)
 def test_wycheproofs_invalid_signatures_are_refused() -> None:
     """Every algorithm allowed, all but two: 367 and 370 are one well-formed token with a right MAC.
 
@@ -459,7 +488,11 @@ def test_wycheproofs_invalid_signatures_are_refused() -> None:
     """
     document = json.loads(Path(os.environ["HOLDFAST_WYCHEPROOF"]).read_text())
     every = DEFAULT_ALGORITHMS | {a + n for a in ("HS", "RS", "PS", "ES") for n in ("256", "384", "512")}
-    rows = [(test, import_key(group.get("public") or group["private"])) for group in document["testGroups"] for test in group["tests"]]
+    rows = [
+        (test, import_key(group.get("public") or group["private"]))
+        for group in document["testGroups"]
+        for test in group["tests"]
+    ]
 
     def accepted(allowed: frozenset[str]) -> set[int]:
         found = set()

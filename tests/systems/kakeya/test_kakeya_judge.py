@@ -51,9 +51,15 @@ def test_both_arms_are_served_and_the_canary_is_a_tenth(engine: tuple[Engine, Cl
     assert 10 <= paths.count("fast") <= 60
 
 
-@pytest.mark.parametrize(("arm", "reason"), [(Arm(1.0, missed=True), "containment_regression"), (Arm(99.0, missed=False), "p95_regression")], ids=["misses", "slower"])
+@pytest.mark.parametrize(
+    ("arm", "reason"),
+    [(Arm(1.0, missed=True), "containment_regression"), (Arm(99.0, missed=False), "p95_regression")],
+    ids=["misses", "slower"],
+)
 @pytest.mark.parametrize("start", [10.0, 100.0])
-def test_a_regression_takes_the_canary_back_and_a_restart_does_not_forget_it(tmp_path: Path, arm: Arm, reason: str, start: float) -> None:
+def test_a_regression_takes_the_canary_back_and_a_restart_does_not_forget_it(
+    tmp_path: Path, arm: Arm, reason: str, start: float
+) -> None:
     steps: list[tuple[str, Rollout]] = []
     rollouts = Rollouts(tmp_path / "r.json", lambda name, rollout: steps.append((name, rollout)))
     for n in range(BASELINE):
@@ -110,8 +116,12 @@ def test_the_token_itself_may_be_asked_for(tmp_path: Path, mode: str, shown: str
     tokens = {
         "none": None,
         "garbage": "a.b.c",
-        "good": jwt.encode({"alg": "Ed25519", "kid": "k"}, {**claims, "tenant_id": TENANT}, key, algorithms=["Ed25519"]),
-        "other tenant": jwt.encode({"alg": "Ed25519", "kid": "k"}, {**claims, "tenant_id": "x"}, key, algorithms=["Ed25519"]),
+        "good": jwt.encode(
+            {"alg": "Ed25519", "kid": "k"}, {**claims, "tenant_id": TENANT}, key, algorithms=["Ed25519"]
+        ),
+        "other tenant": jwt.encode(
+            {"alg": "Ed25519", "kid": "k"}, {**claims, "tenant_id": "x"}, key, algorithms=["Ed25519"]
+        ),
     }
     (tmp_path / "data").mkdir()
     served = Engine(PolicyFile(policy), tmp_path / "data", now)
@@ -154,11 +164,29 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-FIELDS = ["pcs_id", "merkle_root", "epoch", "shard_id", "D_hat", "coh_star", "r", "budget", "sig", "vrf_proof", "risk", "grounding"]
+FIELDS = [
+    "pcs_id",
+    "merkle_root",
+    "epoch",
+    "shard_id",
+    "D_hat",
+    "coh_star",
+    "r",
+    "budget",
+    "sig",
+    "vrf_proof",
+    "risk",
+    "grounding",
+]
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.one_of(st.binary(max_size=80), st.dictionaries(st.sampled_from(FIELDS), json_values).map(lambda d: json.dumps(d).encode())))
+@given(
+    st.one_of(
+        st.binary(max_size=80),
+        st.dictionaries(st.sampled_from(FIELDS), json_values).map(lambda d: json.dumps(d).encode()),
+    )
+)
 @example(b'{"D_hat":1e999}')
 @example(b'{"\\ud800":1}')
 @example(b"[" * 50_000)
@@ -171,7 +199,9 @@ def test_no_bytes_crash_the_body_reader_and_every_refusal_names_a_field(raw: byt
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(field=st.sampled_from(FIELDS), value=json_values, cut=st.integers(0, 700))
-def test_no_change_to_a_genuine_submission_crashes_the_engine(engine: tuple[Engine, Client], field: str, value: object, cut: int) -> None:
+def test_no_change_to_a_genuine_submission_crashes_the_engine(
+    engine: tuple[Engine, Client], field: str, value: object, cut: int
+) -> None:
     served, client = engine
     body = {**json.loads(client.submission()), field: value}
     for raw in (json.dumps(body).encode(), client.submission()[:cut]):

@@ -84,12 +84,22 @@ def test_a_width_that_equals_the_limit_goes_the_standard_way() -> None:
         (RiskPolicy(), Estimate(0.01, 0.0, 0.02), Reason.RISK_ROUTING_DISABLED),
         (RiskPolicy(), None, Reason.RISK_ROUTING_DISABLED),
         (ON, None, Reason.INVALID_INTERVAL),
-        (RiskPolicy(enabled=True, require_narrow_ci=False), Estimate(0.05, 0.0, 0.9), Reason.LOW_RISK_NARROW_CI),
+        (
+            RiskPolicy(enabled=True, require_narrow_ci=False),
+            Estimate(0.05, 0.0, 0.9),
+            Reason.LOW_RISK_NARROW_CI,
+        ),
         (RiskPolicy(enabled=True, skip_ensemble_below=0.0), Estimate(0.0, 0.0, 0.0), Reason.HIGH_RISK),
-        (RiskPolicy(enabled=True, max_ci_width=0.0), Estimate(0.0, 0.0, 0.0), Reason.WIDE_CONFIDENCE_INTERVAL),
+        (
+            RiskPolicy(enabled=True, max_ci_width=0.0),
+            Estimate(0.0, 0.0, 0.0),
+            Reason.WIDE_CONFIDENCE_INTERVAL,
+        ),
     ],
 )
-def test_each_key_of_the_policy_decides(policy: RiskPolicy, estimate: Estimate | None, reason: Reason) -> None:
+def test_each_key_of_the_policy_decides(
+    policy: RiskPolicy, estimate: Estimate | None, reason: Reason
+) -> None:
     assert decide(policy, estimate).reason is reason
 
 
@@ -99,7 +109,9 @@ any_float = st.floats(allow_nan=True, allow_infinity=True)
 @settings(max_examples=300, deadline=None)
 @given(risk=any_float, low=any_float, high=any_float, narrow=st.booleans())
 @example(risk=0.01, low=0.02, high=0.03, narrow=False)
-def test_the_fast_path_is_never_taken_on_insane_numbers(risk: float, low: float, high: float, *, narrow: bool) -> None:
+def test_the_fast_path_is_never_taken_on_insane_numbers(
+    risk: float, low: float, high: float, *, narrow: bool
+) -> None:
     decision = decide(RiskPolicy(enabled=True, require_narrow_ci=narrow), Estimate(risk, low, high))
     sane = all(map(math.isfinite, (risk, low, high))) and 0 <= low <= risk <= high <= 1
     assert decision.path is not Path.FAST or sane
@@ -163,7 +175,11 @@ def test_a_log_goes_on_where_the_process_before_stopped(tmp_path: File) -> None:
 
 
 def lines_of(folder: File) -> list[tuple[File, int, bytes]]:
-    return [(p, n, line) for p in sorted(folder.iterdir()) for n, line in enumerate(p.read_bytes().splitlines(keepends=True))]
+    return [
+        (p, n, line)
+        for p in sorted(folder.iterdir())
+        for n, line in enumerate(p.read_bytes().splitlines(keepends=True))
+    ]
 
 
 def replace_line(path: File, number: int, new: bytes) -> None:
@@ -243,7 +259,9 @@ PINNED = [8745, 3369, 9249, 7224]
 
 def test_whoever_is_in_at_ten_percent_stays_in(tmp_path: File) -> None:
     keys = [str(n) for n in range(4000)]
-    inside = {p: {k for k in keys if in_canary(p, control="vrf", tenant="t", key=k)} for p in (0, 10, 50, 100)}
+    inside = {
+        p: {k for k in keys if in_canary(p, control="vrf", tenant="t", key=k)} for p in (0, 10, 50, 100)
+    }
     assert inside[0] == set()
     assert inside[100] == set(keys)
     assert all(inside[a] < inside[b] for a, b in pairwise((0, 10, 50, 100)))
@@ -253,7 +271,8 @@ def test_whoever_is_in_at_ten_percent_stays_in(tmp_path: File) -> None:
 def test_controls_and_tenants_have_canaries_of_their_own() -> None:
     keys = [str(n) for n in range(2000)]
     one, other, third = (
-        {k for k in keys if in_canary(10, control=c, tenant=t, key=k)} for c, t in (("vrf", "a"), ("rag", "a"), ("vrf", "b"))
+        {k for k in keys if in_canary(10, control=c, tenant=t, key=k)}
+        for c, t in (("vrf", "a"), ("rag", "a"), ("vrf", "b"))
     )
     assert len(one & other) < 60
     assert len(one & third) < 60
@@ -262,7 +281,9 @@ def test_controls_and_tenants_have_canaries_of_their_own() -> None:
 # -- the guard ----------------------------------------------------------------------------------------
 
 
-def play(chance: random.Random, canary: float, control: float, *, policy: GuardPolicy, pairs: int, look: int = 200) -> Verdict:
+def play(
+    chance: random.Random, canary: float, control: float, *, policy: GuardPolicy, pairs: int, look: int = 200
+) -> Verdict:
     """One whole run at these rates of bad outcomes, looked at every `look` pairs."""
     counts = Counter[int]()
     for _ in range(0, pairs, look):
@@ -281,9 +302,16 @@ def play(chance: random.Random, canary: float, control: float, *, policy: GuardP
         (0.025, 0.020, Verdict.PROMOTE, CONTAINMENT.beta),
         (0.040, 0.020, Verdict.PROMOTE, CONTAINMENT.beta),
     ],
-    ids=["at the margin, rolled back", "equal arms, rolled back", "at the margin, promoted", "harmful, promoted"],
+    ids=[
+        "at the margin, rolled back",
+        "equal arms, rolled back",
+        "at the margin, promoted",
+        "harmful, promoted",
+    ],
 )
-def test_wrong_verdicts_are_as_rare_as_promised(canary: float, control: float, never: Verdict, at_most: float) -> None:
+def test_wrong_verdicts_are_as_rare_as_promised(
+    canary: float, control: float, never: Verdict, at_most: float
+) -> None:
     """By simulation, with a look every 200 pairs; the bound allows for the simulation's own noise (3 sigma)."""
     runs = 4000 if NIGHTLY else 400
     chance = random.Random(8)
@@ -293,14 +321,23 @@ def test_wrong_verdicts_are_as_rare_as_promised(canary: float, control: float, n
 
 @pytest.mark.parametrize(
     ("canary", "control", "wanted", "pairs", "at_least"),
-    [(0.06, 0.02, Verdict.ROLL_BACK, 6000, 0.9), (0.12, 0.02, Verdict.ROLL_BACK, 2000, 0.95), (0.020, 0.020, Verdict.PROMOTE, 40_000, 0.8)],
+    [
+        (0.06, 0.02, Verdict.ROLL_BACK, 6000, 0.9),
+        (0.12, 0.02, Verdict.ROLL_BACK, 2000, 0.95),
+        (0.020, 0.020, Verdict.PROMOTE, 40_000, 0.8),
+    ],
     ids=["four points worse", "ten points worse", "no worse"],
 )
-def test_the_guard_has_the_power_to_say_so(canary: float, control: float, wanted: Verdict, pairs: int, at_least: float) -> None:
+def test_the_guard_has_the_power_to_say_so(
+    canary: float, control: float, wanted: Verdict, pairs: int, at_least: float
+) -> None:
     """A guard that always continues has no false alarms either."""
     runs = 200 if NIGHTLY else 20
     chance = random.Random(9)
-    right = sum(play(chance, canary, control, policy=CONTAINMENT, pairs=pairs, look=500) is wanted for _ in range(runs))
+    right = sum(
+        play(chance, canary, control, policy=CONTAINMENT, pairs=pairs, look=500) is wanted
+        for _ in range(runs)
+    )
     assert right / runs >= at_least, f"{right} of {runs}"
 
 
@@ -337,7 +374,11 @@ def feed(rollout: Rollout, canary: Arm, control: Arm, times: int) -> Rollout:
 GOOD, SLOW, MISSED = Arm(5.0, missed=False), Arm(50.0, missed=False), Arm(5.0, missed=True)
 
 
-@pytest.mark.parametrize(("arm", "reason"), [(MISSED, "containment_regression"), (SLOW, "p95_regression")], ids=["misses", "slower"])
+@pytest.mark.parametrize(
+    ("arm", "reason"),
+    [(MISSED, "containment_regression"), (SLOW, "p95_regression")],
+    ids=["misses", "slower"],
+)
 def test_a_regression_rolls_back_by_itself_and_for_good(arm: Arm, reason: str) -> None:
     started = Rollout(10, p95_ms=10.0)
     back = feed(started, arm, GOOD, 200)

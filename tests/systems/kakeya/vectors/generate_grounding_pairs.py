@@ -28,7 +28,18 @@ SENTENCES = (
     "The committee voted seven to two to delay the vote on the harbour until after the audit.",
     "Copper prices fell four percent on Tuesday, and zinc followed on Wednesday morning.",
 )
-FACTS = ("quartz", "lighthouse", "seventeen", "violin", "monsoon", "turbine", "ledger", "orchard", "glacier", "beacon")
+FACTS = (
+    "quartz",
+    "lighthouse",
+    "seventeen",
+    "violin",
+    "monsoon",
+    "turbine",
+    "ledger",
+    "orchard",
+    "glacier",
+    "beacon",
+)
 
 
 def grounded(sentence: str) -> dict[str, str]:
