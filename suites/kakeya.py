@@ -23,12 +23,13 @@ from holdfast.clock import utc_now, wait_until
 from holdfast.harness.gate import Gate, Judgement, cannot_tell, failed, passed
 from holdfast.harness.service import ServiceSpec, free_port
 from holdfast.harness.suite import Stage, Suite
+from holdfast.suites.kakeya_samples import OVERLAPS, PAYLOADS, REFUSED, judge_overlaps, judge_payloads
 from holdfast.suites.kakeya_spoofing import Cell, Connection, drive, judge_matrix
 from holdfast.suites.kakeya_vectors import Question, judge_vectors, questions
 from holdfast.systems.kakeya.quickstart import Client, lay_out, open_client
 from holdfast.systems.kakeya.simulation import Request, committed, iter_requests
 
-__all__ = ["GATES", "Evidence", "Routed", "gather", "suite"]
+__all__ = ["GATES", "Evidence", "Routed", "ask", "ask_vectors", "ask_ways", "gather", "iter_cells", "suite"]
 
 GAIN_PERCENT = (25.0, 40.0)
 CONTAINMENT_POINTS = 0.5
@@ -62,6 +63,8 @@ class Evidence:
 
     asked: tuple[Question, ...]
     answers: tuple[Mapping[str, Any], ...]
+    overlaps: tuple[Mapping[str, Any], ...]
+    payloads: tuple[Mapping[str, Any], ...]
     invalid: tuple[str, ...]
     """The path of each of `INVALID`."""
     valid: tuple[str, ...]
@@ -72,34 +75,47 @@ class Evidence:
 
 def gather(stage: Stage) -> Evidence:
     """Everything the gates need."""
-    asked = questions()
-    setting, _ = committed()
-    requests = tuple(iter_requests(setting))
-    estimates = [(r.estimate.risk, r.estimate.low, r.estimate.high) for r in requests]
-    answers = _batch(stage, [q.line for q in asked])
-    paths = [
-        str(a.get("path")) for a in _batch(stage, [_route(e) for e in (*INVALID, *VALID_FAST, *estimates)])
-    ]
-    split = len(INVALID) + len(VALID_FAST)
+    asked, answers = ask_vectors(stage)
+    samples = ask(stage, [s.line for s in (*OVERLAPS, *PAYLOADS, *REFUSED)])
+    invalid, valid, traffic = ask_ways(stage)
     return Evidence(
         asked=asked,
-        answers=tuple(answers),
-        invalid=tuple(paths[: len(INVALID)]),
-        valid=tuple(paths[len(INVALID) : split]),
-        traffic=tuple(Routed(r, p) for r, p in zip(requests, paths[split:], strict=False)),
-        cells=tuple(_spoof(stage)),
+        answers=answers,
+        overlaps=samples[: len(OVERLAPS)],
+        payloads=samples[len(OVERLAPS) :],
+        invalid=invalid,
+        valid=valid,
+        traffic=traffic,
+        cells=tuple(iter_cells(stage)),
     )
+
+
+def ask_vectors(stage: Stage) -> tuple[tuple[Question, ...], tuple[Mapping[str, Any], ...]]:
+    """The VRF's questions and answers."""
+    asked = questions()
+    return asked, ask(stage, [q.line for q in asked])
+
+
+def ask_ways(stage: Stage) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Routed, ...]]:
+    """The paths of estimates that are none, of estimates that are fast, and of the committed traffic."""
+    requests = tuple(iter_requests(committed()[0]))
+    estimates = [(r.estimate.risk, r.estimate.low, r.estimate.high) for r in requests]
+    answers = ask(stage, [_route(e) for e in (*INVALID, *VALID_FAST, *estimates)])
+    paths = tuple(str(a.get("path")) for a in answers)
+    split = len(INVALID) + len(VALID_FAST)
+    routed = tuple(Routed(r, p) for r, p in zip(requests, paths[split:], strict=False))
+    return paths[: len(INVALID)], paths[len(INVALID) : split], routed
 
 
 def _route(estimate: tuple[float, float, float]) -> dict[str, Any]:
     return {"op": "route", **dict(zip(("risk", "low", "high"), estimate, strict=True))}
 
 
-def _batch(stage: Stage, lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The answers, in order; none at all when the command fails, which the gates then cannot tell from."""
+def ask(stage: Stage, lines: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """`kakeya batch`: the answers, in order; none at all when the command fails, which the gates then cannot tell from."""
     text = "\n".join(json.dumps(line) for line in lines).encode()
     done = stage.run([*_command(stage), "batch"], stdin=text, seconds=120)
-    return [json.loads(line) for line in done.stdout.splitlines()] if done.status == 0 else []
+    return tuple(json.loads(line) for line in done.stdout.splitlines()) if done.status == 0 else ()
 
 
 def _command(stage: Stage) -> tuple[str, ...]:
@@ -109,7 +125,7 @@ def _command(stage: Stage) -> tuple[str, ...]:
 # -- the spoofing matrix ------------------------------------------------------------------------------
 
 
-def _spoof(stage: Stage) -> Iterator[Cell]:
+def iter_cells(stage: Stage) -> Iterator[Cell]:
     """A service beside the probes to whom our peer is a stranger; then one to whom it is the gateway."""
     folder = stage.folder / "stranger"
     client = _lay_out(folder, peer=STRANGER)
@@ -240,6 +256,12 @@ GATES: tuple[Gate[Evidence], ...] = (
         "no request without an authenticated gateway's stamp is accepted",
         lambda e: judge_matrix(e.cells),
     ),
+    Gate(
+        "overlap",
+        "grounding overlap is Jaccard's index on sets, within 0..1",
+        lambda e: judge_overlaps(e.overlaps),
+    ),
+    Gate("canonical", "the signed bytes are the golden ones", lambda e: judge_payloads(e.payloads)),
     Gate("invalid_numbers", "the fast path is never taken on invalid numbers", judge_invalid),
     Gate("containment", "risk routing keeps containment within half a point", judge_containment),
     Gate("p95_gain", "risk routing lowers p95 by 25 to 40 %", judge_gain),

@@ -171,7 +171,7 @@ def last_wins(real: Make) -> Make:
         kept: dict[str, str]
 
         def __init__(self) -> None:
-            self.kept = KEPT
+            self.kept = shared
 
         def put_first(self, key: str, value: str, *, now: float) -> str | None:
             earlier = self.kept.get(key)
@@ -184,7 +184,7 @@ def last_wins(real: Make) -> Make:
         def close(self) -> None:
             return
 
-    KEPT: dict[str, str] = {}
+    shared: dict[str, str] = {}
     return lambda _: LastWins()
 
 
@@ -204,7 +204,7 @@ def test_planted_stores_that_do_not_share_fail_the_suite() -> None:
     "text", ["", "redis", "sqlite:x", "postgres:", "mysql:x", "redis://localhost", "redis://h:x"]
 )
 def test_a_store_that_is_none_is_named(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no store|names no port"):
+    with pytest.raises(ValueError, match=r"is no store|names no port"):
         open_store(text, tmp_path)
 
 

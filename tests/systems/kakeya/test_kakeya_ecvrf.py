@@ -6,11 +6,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from holdfast.systems.kakeya import ecvrf
 from holdfast.systems.kakeya.ecvrf import InvalidProofError, fast, plain
 from holdfast.systems.kakeya.ecvrf.edwards25519 import (
+    BASE,
     COFACTOR,
     IDENTITY,
     P,
@@ -230,7 +232,7 @@ def test_beta_is_unique_however_the_key_holder_proves(
     assert h is not None
     assert gamma is not None
     bent = encode(add(gamma, TORSION[torsion]))
-    u, v = encode(multiply(nonce, plain.BASE)), encode(multiply(nonce, h))
+    u, v = encode(multiply(nonce, BASE)), encode(multiply(nonce, h))
     c = challenge(ecvrf.public_key_of(secret), honest.h, bent, u, v)
     pi = bent + c.to_bytes(16, "little") + ((nonce + c * x) % Q).to_bytes(32, "little")
     said = {judge(which, ecvrf.public_key_of(secret), alpha, pi) for which in (fast, plain)}

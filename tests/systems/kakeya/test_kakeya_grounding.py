@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - letters that look alike are what is tested
 """Grounding overlap: word boundaries of UAX #29, the metamorphic properties, and what it is better at."""
 
 import json
@@ -7,10 +8,12 @@ import unicodedata
 from collections import Counter
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pytest
 import regex
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from holdfast.systems.kakeya.grounding import RagPolicy, overlap, plain_overlap, segments, shingles, tokenise
 from holdfast.systems.kakeya.grounding.overlap import jaccard
@@ -211,7 +214,7 @@ def test_planted_an_index_over_lists_leaves_its_bounds() -> None:
     assert overlap("a b a b a b", "a b", BARE).score <= 1
 
 
-def false_verdicts(scores: dict[str, float], rows: list[dict[str, str]], threshold: float) -> Counter[str]:
+def false_verdicts(scores: dict[str, float], rows: list[dict[str, Any]], threshold: float) -> Counter[str]:
     wrong: Counter[str] = Counter()
     for number, row in enumerate(rows):
         said = scores[str(number)] >= threshold

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey, import_key
@@ -157,12 +158,10 @@ def test_a_forged_stamp_takes_no_room_in_the_window() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PROTECTED))
-@pytest.mark.parametrize(
-    "form", ["{0}\t", "_{0}", "{0}.", "X_{1}", "x.{1}", "{0} ", "x-{1}_"], ids=lambda f: repr(f)
-)
+@pytest.mark.parametrize("form", ["{0}\t", "_{0}", "{0}.", "X_{1}", "x.{1}", "{0} ", "x-{1}_"], ids=repr)
 def test_lookalikes_of_protected_headers_are_refused_even_beside_the_real_ones(name: str, form: str) -> None:
     alike = form.format(name, name[2:].replace("-", "_"))
-    headers = raw({"x-jwt-payload": payload()}) + [(alike.encode(), b"true")]
+    headers = [*raw({"x-jwt-payload": payload()}), (alike.encode(), b"true")]
     assert ask(headers) is Refusal.LOOKALIKE_HEADER
 
 
@@ -473,7 +472,7 @@ def test_keys_are_read_from_a_file_or_the_file_is_named(tmp_path: Path) -> None:
     assert {key.kid for key in load_keys(path)} == {"ed", "ec"}
     for bad in ("", "[]", "{}", '{"keys":[]}', '{"keys":[{"kty":"?"}]}', '{"keys":{}}'):
         path.write_text(bad)
-        with pytest.raises(ValueError, match="jwks.json"):
+        with pytest.raises(ValueError, match=r"jwks\.json"):
             load_keys(path)
 
 

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -21,7 +22,7 @@ from holdfast.systems.kakeya.routing.worm import WormLog, iter_entries, verify_l
 from holdfast.systems.kakeya.service.engine import Engine
 from holdfast.systems.kakeya.service.inbox import iter_bodies
 from holdfast.systems.kakeya.service.policy_file import PolicyFile
-from tests.systems.kakeya.conftest import Running
+from tests.systems.kakeya.conftest import Running, running
 
 SANE = {"risk": 0.01, "low": 0.0, "high": 0.02}
 GROUNDED = {"answer": "the pump ran hot at noon", "sources": ["nothing here", "The pump ran hot, at noon!"]}
@@ -274,14 +275,19 @@ def test_a_bad_new_policy_is_reported_and_the_old_one_stays(start: Callable[...,
     assert running.ask("GET", "/readyz")[1]["policy"] == "in_force"
 
 
-def test_first_writes_inbox_and_log_outlive_a_killed_process(tmp_path: Path) -> None:
-    from tests.systems.kakeya.conftest import running
-
-    with pytest.raises(AssertionError, match="-9"), running(tmp_path) as first:
-        body = first.client.submission()
-        assert first.verify(body)[0] == 202
+def accept_one_and_die(folder: Path, bodies: list[bytes]) -> None:
+    with running(folder) as first:
+        bodies.append(first.client.submission())
+        assert first.verify(bodies[0])[0] == 202
         os.kill(first.process.pid, signal.SIGKILL)
         first.process.wait()
+
+
+def test_first_writes_inbox_and_log_outlive_a_killed_process(tmp_path: Path) -> None:
+    bodies: list[bytes] = []
+    with pytest.raises(AssertionError, match="-9"):
+        accept_one_and_die(tmp_path, bodies)
+    (body,) = bodies
     with running(tmp_path) as second:
         assert second.verify(body)[0] == 409
         assert list(iter_bodies(tmp_path / "data" / "inbox")) == [body, body]
@@ -381,9 +387,8 @@ def test_a_policy_with_a_fault_refuses_to_start_and_names_the_key(tmp_path: Path
     document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(ValueError, match=re.escape(named)):
         Engine(PolicyFile(path), tmp_path, lambda: 0.0)
-    assert named in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"gateway": [], "tenants": {}}', '{"a": 1, "a": 2}'])
