@@ -7,6 +7,7 @@ Sets, not lists: a shingle said ten times counts once, so that the index stays w
 
 import functools
 from dataclasses import dataclass
+from itertools import filterfalse
 from typing import Any, TypeAlias, final
 
 from holdfast.systems.kakeya.grounding.stopwords import STOPWORDS
@@ -68,7 +69,7 @@ def content_words(text: str, policy: RagPolicy) -> list[str]:
     """The words that count; a text of stop words alone keeps them, or it would equal an empty one."""
     words = tokenise(text)
     if policy.stopwords:
-        words = [word for word in words if word not in STOPWORDS] or words
+        words = list(filterfalse(STOPWORDS.__contains__, words)) or words
     return _stemmer().stemWords(words) if policy.stemming else words
 
 

@@ -23,6 +23,9 @@ _INVISIBLE = ("\u00ad", "\u2060", "\ufeff")
 _SUBSCRIPT = re.compile("[\u0345\u037a\u1f80-\u1fff]")
 """The iota subscript is the one mark whose casefold depends on the text being decomposed first."""
 
+_DOTTED = re.compile("i\u0307+")
+"""What a capital I with a dot folds to, and any dots more."""
+
 _WHOLE = re.compile(  # each begins where no word runs into it, so that no start is tried twice
     r"(?<!\w)(?:https?|ftps?|file|git|ssh|wss?|s3|gs)://[^\s<>\"'`{}|\\^]++"  # URL
     r"|(?<![\w.+-])[\w.+-]++@\w++(?:[.-]\w++)++"  # address
@@ -43,7 +46,10 @@ def fold(text: str) -> str:
         text = text.replace(invisible, "")
     if _SUBSCRIPT.search(text):
         text = unicodedata.normalize("NFD", text)
-    return unicodedata.normalize("NFC", text.casefold()).replace("i\u0307", "i")
+    folded = unicodedata.normalize("NFC", text.casefold())
+    if "i\u0307" not in folded:
+        return folded
+    return unicodedata.normalize("NFC", _DOTTED.sub("i", folded))
 
 
 def tokenise(text: str) -> list[str]:
@@ -82,6 +88,8 @@ def _ascii_words(text: str) -> list[str]:
     text = text.translate(_ASCII_GAPS)
     for mark in "'.:,;":  # a mark before a gap joins nothing
         text = text.replace(mark + " ", " ")
+    if not any(mark in text for mark in "'.:,;_"):
+        return text.split()
     words: list[str] = []
     for chunk in text.split():
         if chunk.isalnum():

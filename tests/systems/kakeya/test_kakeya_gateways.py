@@ -28,7 +28,7 @@ from holdfast.systems.kakeya.routing.worm import iter_entries
 from tests.systems.kakeya.conftest import Running, now, running
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
-KEYS = {
+KEYS: dict[str, ECKey | OKPKey] = {
     "ES256": ECKey.generate_key("P-256", {"kid": "ec"}),
     "EdDSA": OKPKey.generate_key("Ed25519", {"kid": "ed"}),
 }

@@ -63,6 +63,16 @@ def test_the_committed_lines_are_debians(request: pytest.FixtureRequest) -> None
     assert break_rows(DEBIAN) == break_rows(BREAKS)
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=30))
+@example("I\u0307\u0307")
+@example("\u0130\u0301")
+@example("\u0345\u1fb3\u0399")
+def test_folding_twice_is_folding_once(text: str) -> None:
+    assert fold(fold(text)) == fold(text)
+    assert fold(unicodedata.normalize("NFD", text)) == fold(text)
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.text(max_size=60))
 def test_segments_joined_are_the_text_again(text: str) -> None:

@@ -439,13 +439,13 @@ def test_flags_are_shown_set_and_rolled_back(tmp_path: Path, capsys: pytest.Capt
         return json.loads(capsys.readouterr().out)[TENANT]
 
     before = path.read_text()
-    for control, key, value, read in [
-        ("vrf", "mode", "shadow", lambda s: s["vrf"]["mode"]),
-        ("riskRouting", "canary", "10", lambda s: s["canary"]["riskRouting"]),
-        ("rag", "enabled", "false", lambda s: s["rag"]["enabled"]),
+    for flag, value, place in [
+        ("vrf.mode", "shadow", ("vrf", "mode")),
+        ("riskRouting.canary", "10", ("canary", "riskRouting")),
+        ("rag.enabled", "false", ("rag", "enabled")),
     ]:
-        assert flags("set", TENANT, f"{control}.{key}", value) == 0
-        assert json.dumps(read(shown())).strip('"').removesuffix(".0") == value
+        assert flags("set", TENANT, flag, value) == 0
+        assert json.dumps(shown()[place[0]][place[1]]).strip('"').removesuffix(".0") == value
         assert flags("rollback") == 0
         assert json.loads(path.read_text()) == json.loads(before)
     assert flags("set", TENANT, "vrf.mode", "loud") == 64
