@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, final
 
@@ -96,9 +97,11 @@ def ask_vectors(stage: Stage) -> tuple[tuple[Question, ...], tuple[Mapping[str, 
     return asked, ask(stage, [q.line for q in asked])
 
 
-def ask_ways(stage: Stage) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Routed, ...]]:
-    """The paths of estimates that are none, of estimates that are fast, and of the committed traffic."""
-    requests = tuple(iter_requests(committed()[0]))
+def ask_ways(
+    stage: Stage, *, at_most: int | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Routed, ...]]:
+    """The paths of estimates that are none, of estimates that are fast, and of the committed traffic, or its start."""
+    requests = tuple(islice(iter_requests(committed()[0]), at_most))
     estimates = [(r.estimate.risk, r.estimate.low, r.estimate.high) for r in requests]
     answers = ask(stage, [_route(e) for e in (*INVALID, *VALID_FAST, *estimates)])
     paths = tuple(str(a.get("path")) for a in answers)
