@@ -13,6 +13,7 @@ import typer
 
 from holdfast.systems.kakeya import quickstart, simulation
 from holdfast.systems.kakeya.batch import run_batch
+from holdfast.systems.kakeya.dedup import StoreUnavailableError
 from holdfast.systems.kakeya.policy import PolicyError, load_policy
 from holdfast.systems.kakeya.routing.worm import BrokenLogError, Head, verify_log
 
@@ -177,12 +178,15 @@ def _blame(error: Exception) -> tuple[int, str]:
     match error:
         case BrokenLogError():
             return 1, str(error)
-        case PolicyError() | ValueError() | OSError():
+        case PolicyError() | ValueError() | OSError() | StoreUnavailableError():
             return 64, str(error)
         case typer.BadParameter(param=None):
             return 64, error.message
         case _ if isinstance(error, _USAGE_ERROR):
-            return 64, error.format_message()
+            return (
+                64,
+                error.format_message() or "no command was given; one of those above, or `kakeya --help`",
+            )
         case _:
             return 70, f"our own fault: {type(error).__name__}: {error}"
 

@@ -77,6 +77,8 @@ def _read(top: Reader, folder: Path) -> Policy:
         tenants={name: read_tenant(name, tenants.nested(name), folder) for name in tenants.keys()},  # noqa: SIM118 - not a dict
     )
     gateway.done()
+    if not policy.tenants:
+        raise PolicyError("tenants", "names no tenant, so that every request would be refused")
     if any(t.token is not Mode.OFF for t in policy.tenants.values()) and policy.verifier is None:
         raise PolicyError("gateway.jwksFile", "is missing, while a tenant's `identity.token` asks for tokens")
     return policy
