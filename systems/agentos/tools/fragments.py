@@ -1,0 +1,229 @@
+"""JSON objects out of a log that things have happened to, in constant memory.
+
+    piece (a line, or 1 MiB of one) -- feed --> Found(value) | Unreadable(offset, length)
+
+In the usual case a line is an object and is decoded at once. Otherwise: several objects in one line are
+taken apart; an object split over lines is joined; a truncated one is given up when the next line makes sense
+by itself; a record that begins in the middle of a torn one is found. BOM, CRLF and blanks are no loss; all
+else that cannot be read is counted, NUL bytes too.
+
+Every byte is looked at a bounded number of times, so that no input makes this slow by the square.
+
+INVARIANT: the bytes of all values, of blanks and of all that is `Unreadable` add up to the input.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO, Generic, TypeVar, final
+
+__all__ = ["PIECE", "Found", "Reader", "Unreadable", "iter_found"]
+
+T = TypeVar("T")
+
+PIECE = 1 << 20
+"""The longest object that is joined, and the most that is read at once."""
+TRIES = 32
+"""How many places inside a torn line are tried for the beginning of a whole record."""
+_OUTSIDE = re.compile(rb'["{}]')
+_INSIDE = re.compile(rb'\\.|["]', re.DOTALL)
+_BLANK = b" \t\r\n"
+_BOM = b"\xef\xbb\xbf"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    """One object; `mended` when it did not stand alone in its line."""
+
+    value: T
+    mended: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Bytes that are no part of any object."""
+
+    offset: int
+    length: int
+
+
+@final
+@dataclass(slots=True)
+class _Scan:
+    """Where a scan for an object's end stands: the depth of braces, and whether inside a string."""
+
+    depth: int = 0
+    quoted: bool = False
+    escaped: bool = False
+
+    def find_end(self, raw: bytes) -> int:
+        """Go on over `raw`; the place behind the brace that closes the object, or -1."""
+        place = 0
+        if self.escaped and raw:
+            place, self.escaped = 1, False
+        while match := (_INSIDE if self.quoted else _OUTSIDE).search(raw, place):
+            place = match.end()
+            match match.group():
+                case b'"':
+                    self.quoted = not self.quoted
+                case b"{":
+                    self.depth += 1
+                case b"}":
+                    self.depth -= 1
+                    if self.depth <= 0:
+                        return place
+                case _:
+                    pass
+        if self.quoted:
+            self.escaped = raw.endswith(b"\\") and place < len(raw)
+        return -1
+
+
+@final
+@dataclass(slots=True)
+class Reader(Generic[T]):
+    """The state between two pieces: an object that has begun and not ended."""
+
+    decode: Callable[[bytes], T]
+    """Bytes of a whole object to a value; ValueError or RecursionError for what is none."""
+    plausible: Callable[[T], bool] = lambda _: True
+    """Whether a value found in the middle of a torn line is a record, and not a part of one."""
+    _parts: list[bytes] = field(default_factory=list)
+    _begun: int = 0
+    _held: int = 0
+    _span: int = 0
+    _scan: _Scan = field(default_factory=_Scan)
+
+    def feed(self, piece: bytes, offset: int, *, tail: int = 0) -> Iterator[Found[T] | Unreadable]:
+        """Read a line without its newline, or a part of one. `tail` is the length of what was cut off behind
+        it (the newline), so that places stay those of the file."""
+        if not self._parts:
+            try:
+                yield Found(self.decode(piece))
+            except (ValueError, RecursionError):
+                yield from self._take_apart(piece, offset, tail)
+        else:
+            yield from self._join(piece, offset, tail)
+
+    def end(self) -> Iterator[Found[T] | Unreadable]:
+        """The input is over: what has begun will not end."""
+        if self._parts:
+            yield self._give_up()
+
+    def _take_apart(self, raw: bytes, offset: int, tail: int) -> Iterator[Found[T] | Unreadable]:
+        place, end = 0, len(raw)
+        while place < end:
+            start = self._next_brace(raw, place)
+            yield from _unless_blank(raw[place:start], offset + place)
+            if start == end:
+                return
+            close, value = self._first_object(raw, start)
+            if value is not None:
+                yield Found(value.value, mended=True)
+                place = close
+                continue
+            if (found := self._inside(raw, start)) is not None:
+                begin, value = found
+                yield Unreadable(offset + start, begin - start)
+                yield Found(value.value, mended=True)
+                return
+            if close < 0:
+                self._hold(raw[start:], offset + start, tail)
+                return
+            yield Unreadable(offset + start, close - start)
+            place = close
+
+    def _first_object(self, raw: bytes, start: int) -> tuple[int, Found[T] | None]:
+        """The end of the object that begins at `start` (-1: not in here), and its value if it is one."""
+        seam = raw.find(b"}{", start) + 1
+        if seam and (value := self._try(raw[start:seam])) is not None:
+            return seam, value
+        self._scan = _Scan()
+        length = self._scan.find_end(raw[start:] if start else raw)
+        if length < 0:
+            return -1, None
+        return start + length, self._try(raw[start : start + length])
+
+    def _inside(self, raw: bytes, start: int) -> tuple[int, Found[T]] | None:
+        """A record that reaches to the end of a torn line, as when a writer died and the next went on."""
+        place = start
+        for _ in range(TRIES):
+            place = raw.find(b'{"', place + 1)
+            if place < 0:
+                return None
+            value = self._try(raw[place:])
+            if value is not None and self.plausible(value.value):
+                return place, value
+        return None
+
+    def _join(self, raw: bytes, offset: int, tail: int) -> Iterator[Found[T] | Unreadable]:
+        close = self._scan.find_end(raw)
+        if close >= 0 and (value := self._try(b"".join([*self._parts, raw[:close]]))) is not None:
+            self._parts = []
+            yield Found(value.value, mended=True)
+            yield from self._take_apart(raw[close:], offset + close, tail) if close < len(raw) else ()
+            return
+        if self._stands_alone(raw):
+            yield self._give_up()
+            yield from self.feed(raw, offset, tail=tail)
+            return
+        self._parts.append(raw)
+        self._held += len(raw)
+        self._span = offset + len(raw) + tail - self._begun
+        if close >= 0 or self._held > PIECE:
+            yield self._give_up()
+
+    def _stands_alone(self, raw: bytes) -> bool:
+        stripped = raw.strip(_BLANK)
+        if not stripped.startswith((b"{", _BOM)):
+            return False
+        first = self._next_brace(stripped, 0)
+        seam = stripped.find(b"}{", first) + 1
+        whole = self._try(stripped[first:]) or (self._try(stripped[first:seam]) if seam else None)
+        return whole is not None and self.plausible(whole.value)
+
+    def _hold(self, raw: bytes, offset: int, tail: int) -> None:
+        self._parts, self._begun, self._held = [raw], offset, len(raw)
+        self._span = len(raw) + tail
+
+    def _give_up(self) -> Unreadable:
+        self._parts = []
+        return Unreadable(self._begun, self._span)
+
+    def _try(self, raw: bytes) -> Found[T] | None:
+        try:
+            return Found(self.decode(raw))
+        except (ValueError, RecursionError):
+            return None
+
+    @staticmethod
+    def _next_brace(raw: bytes, place: int) -> int:
+        found = raw.find(b"{", place)
+        return len(raw) if found < 0 else found
+
+
+def iter_found(
+    file: BinaryIO, reader: Reader[T], advance: Callable[[int], None]
+) -> Iterator[Found[T] | Unreadable]:
+    """Everything in `file`; `advance` is told the bytes read, block by block."""
+    rest, place = b"", 0
+    while block := file.read(PIECE):
+        advance(len(block))
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            yield from reader.feed(line, place, tail=1)
+            place += len(line) + 1
+        if len(rest) >= PIECE:
+            yield from reader.feed(rest, place)
+            place, rest = place + len(rest), b""
+    if rest:
+        yield from reader.feed(rest, place)
+    yield from reader.end()
+
+
+def _unless_blank(raw: bytes, offset: int) -> Iterator[Unreadable]:
+    kept = raw.removeprefix(_BOM).strip(_BLANK)
+    if kept:
+        yield Unreadable(offset + raw.index(kept), len(kept))
