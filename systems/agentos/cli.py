@@ -76,8 +76,12 @@ KeyringFile = Annotated[
 SyncText = Annotated[
     Sync, typer.Option("--sync", envvar="AGENTOS_SYNC", help="each: a turn survives power loss")
 ]
+Repo = Annotated[str, typer.Option(help="the repository's id")]
+SessionId = Annotated[str | None, typer.Option("--id", help="the session's id, if it has one already")]
+Turns = Annotated[Path, typer.Option("--from", help="turns, a JSON object a line; - for standard input")]
 AsJson = Annotated[bool, typer.Option("--json", help="for scripts")]
 HERE = Path(".agentos")
+STANDARD_INPUT = Path("-")
 _PARTS: ContextVar[Parts] = ContextVar("parts")
 # The command-line library brings its own copy of click in newer versions; this is the base class in either.
 UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
@@ -108,9 +112,10 @@ def open_recorder(settings: Settings, sync: Sync = Sync.NEVER) -> Recorder:
 
 @session_app.command("start")
 def start(
-    repo: Annotated[str, typer.Option(help="the repository's id")] = "unknown",
+    repo: Repo = "unknown",
     branch: str = "unknown",
     commit: str = "unknown",
+    session_id: SessionId = None,
     metadata: Annotated[str, typer.Option(help="a JSON object")] = "{}",
     data: Data = HERE,
     tier: TierText = "local_only",
@@ -120,10 +125,16 @@ def start(
 ) -> None:
     """Start a session under the tier, if the licence grants it; prints the session's id."""
     settings = Settings(data, TierName.from_user(tier), licence=licence, keyring=keyring)
-    fields: dict[str, Any] = {"repo_id": repo, "branch": branch, "commit": commit}
+    fields = session_fields(repo, branch, commit, session_id)
     if extra := parse_object(metadata.encode(), what="--metadata", limit=LINE_LIMIT):
         fields["metadata"] = extra
     say(start_session(settings, fields, sync).session_id)
+
+
+def session_fields(repo: str, branch: str, commit: str, session_id: str | None) -> dict[str, Any]:
+    """What a caller says of a session; an id that is not given is made up."""
+    named = {"session_id": session_id} if session_id else {}
+    return {"repo_id": repo, "branch": branch, "commit": commit, **named}
 
 
 def start_session(settings: Settings, fields: dict[str, Any], sync: Sync) -> Session:
@@ -140,9 +151,7 @@ def start_session(settings: Settings, fields: dict[str, Any], sync: Sync) -> Ses
 @session_app.command("log")
 def log(
     session: Annotated[str, typer.Argument(help="the session's id")],
-    source: Annotated[
-        Path, typer.Option("--from", help="turns, a JSON object a line; - for standard input")
-    ] = Path("-"),
+    source: Turns = STANDARD_INPUT,
     data: Data = HERE,
     tier: TierText = "local_only",
     url: Url = None,
@@ -179,7 +188,7 @@ def input_lines(source: Path) -> list[bytes]:
     """The lines of a file or of standard input that are not blank."""
     raw = (
         sys.stdin.buffer.read()
-        if source == Path("-")
+        if source == STANDARD_INPUT
         else read_bounded(source, what="the turns", limit=1 << 28)
     )
     return [line for line in raw.split(b"\n") if line.strip()]
@@ -216,6 +225,36 @@ def end(
     with open_recorder(settings, sync) as recorder:
         Session(recorder, session).end(notes)
     say("ended")
+    if settings.tier is not TierName.LOCAL_ONLY:
+        run_upload(settings, as_json=False)
+
+
+@session_app.command("run")
+def run_session(
+    source: Turns = STANDARD_INPUT,
+    repo: Repo = "unknown",
+    branch: str = "unknown",
+    commit: str = "unknown",
+    session_id: SessionId = None,
+    notes: str = "",
+    data: Data = HERE,
+    tier: TierText = "local_only",
+    url: Url = None,
+    key_file: KeyFile = None,
+    ca: Authority = None,
+    licence: LicenceFile = None,
+    keyring: KeyringFile = None,
+    sync: SyncText = Sync.NEVER,
+) -> None:
+    """A whole session at once: start it, log the turns, end it, upload what the tier lets out."""
+    settings = Settings(data, TierName.from_user(tier), url, key_file, ca, licence, keyring)
+    fields = session_fields(repo, branch, commit, session_id)
+    session = start_session(settings, fields, sync)
+    with open_recorder(settings, sync) as recorder:
+        running = Session(recorder, session.session_id)
+        recorded, _ = log_turns(running, source)
+        running.end(notes)
+    say(f"{session.session_id} ended with {recorded} turns")
     if settings.tier is not TierName.LOCAL_ONLY:
         run_upload(settings, as_json=False)
 
