@@ -15,7 +15,7 @@ from typing import Any, final
 
 from holdfast.harness.gate import Gate, Judgement, cannot_tell, failed, passed, worst
 from holdfast.harness.suite import Stage, Suite
-from holdfast.suites.agentos_scene import ADAPTER, CommandStage, Scene, Trace, open_scene, turns_as_input
+from holdfast.suites.agentos_scene import ADAPTER, CommandStage, Trace, open_scene, turns_as_input
 from holdfast.systems.agentos.server import parse_faults
 
 __all__ = ["Evidence", "Kill", "Refusal", "Replay", "Visit", "judge_privacy_tier", "make_suite", "suite"]
@@ -240,7 +240,7 @@ def replay(stage: Stage, command: tuple[str, ...] = ADAPTER) -> Replay:
         scene.session("full", private_turns())
         scene.run("full", "ccc", "upload")
         totals = scene.totals
-        return Replay(_turns_in(scene), totals.turns, totals.metrics, totals.replays)
+        return Replay(scene.logged_turns(), totals.turns, totals.metrics, totals.replays)
 
 
 def kill(stage: Stage, command: tuple[str, ...] = ADAPTER) -> Kill:
@@ -253,7 +253,7 @@ def kill(stage: Stage, command: tuple[str, ...] = ADAPTER) -> Kill:
         scene.server.heal()
         scene.run("full", "ccc", "upload")
         totals = scene.totals
-        return Kill(under_way, killed.status, _turns_in(scene), totals.turns, totals.metrics)
+        return Kill(under_way, killed.status, scene.logged_turns(), totals.turns, totals.metrics)
 
 
 def judge_privacy_tier(evidence: Evidence) -> Judgement:
@@ -303,14 +303,14 @@ def judge_local_calls(local: Trace | None, control: Trace | None) -> Judgement:
 def judge_minimized(seen: Visit) -> Judgement:
     """Minimized: the agreed numbers, the agreed headers, no text of an event in any form."""
     requests = parse_requests(seen.wire)
+    faults = [f"minimized put the private field {name} on the wire" for name in find_canaries(seen.wire)]
+    faults += [fault for request in requests or () for fault in request_faults(request)]
+    if faults:
+        return failed(*faults)
     if requests is None:
         return cannot_tell("the bytes that minimized sent are not whole HTTP requests")
     if not requests or not seen.counted_turns:
         return cannot_tell("minimized sent no metrics, so nothing is known of what it would send")
-    faults = [f"minimized put the private field {name} on the wire" for name in find_canaries(seen.wire)]
-    faults += [fault for request in requests for fault in request_faults(request)]
-    if faults:
-        return failed(*faults)
     if MARK.encode() not in seen.log:
         return cannot_tell("the session had no canary in it")
     if seen.counted_turns != TURNS:
@@ -442,10 +442,6 @@ def make_suite(command: tuple[str, ...] = ADAPTER) -> Suite[Evidence]:
             "replayed_rows": e.replay.replays,
         },
     )
-
-
-def _turns_in(scene: Scene) -> int:
-    return sum(event["type"] == "turn" for event in scene.log())
 
 
 def _without_times(log: bytes) -> bytes:

@@ -28,14 +28,16 @@ from holdfast.systems.agentos.licensing.issue import (
 )
 from holdfast.systems.agentos.server import Server, Store, Tap, Totals, parse_faults
 
-__all__ = ["ADAPTER", "CommandStage", "Scene", "Trace", "open_scene", "turns_as_input"]
+__all__ = ["ADAPTER", "CommandStage", "Scene", "Trace", "open_scene", "stage_for", "turns_as_input"]
 
 ADAPTER = (sys.executable, "-m", "holdfast.systems.agentos")
 KEY = "bearer-3f1c9a7e"
 ENTITLEMENTS = ("telemetry_minimized", "telemetry_full")
 # The only way to end a process inside a sandbox at a moment that is seen outside: its sibling waits for a file.
+# A shell gives a background command no input unless told to, hence descriptor 3.
 KILL_WHEN = (
-    'flag=$1; shift; "$@" & pid=$!; while [ ! -e "$flag" ]; do sleep 0.01; done; kill -9 $pid; wait $pid'
+    'exec 3<&0; flag=$1; shift; "$@" <&3 & pid=$!; while [ ! -e "$flag" ]; do sleep 0.01; done;'
+    " kill -9 $pid; wait $pid"
 )
 
 
@@ -70,6 +72,30 @@ class CommandStage:
             raise TimeoutError(f"{argv[0]} did not end within {seconds:g} s") from None
         status = done.returncode if done.returncode >= 0 else 128 - done.returncode
         return Completed(status, done.stdout, done.stderr)
+
+
+def stage_for(isolation: str, folder: Path) -> Stage:
+    """A stage that confines by `isolation`: `none` or `bwrap` (an empty network namespace, one writable folder)."""
+    prefixes = {
+        "none": (),
+        "bwrap": (
+            *(
+                "bwrap",
+                "--ro-bind",
+                "/",
+                "/",
+                "--dev",
+                "/dev",
+                "--proc",
+                "/proc",
+                "--bind",
+                str(folder),
+                str(folder),
+            ),
+            *("--unshare-net", "--unshare-pid", "--new-session", "--"),
+        ),
+    }
+    return CommandStage(isolation, folder, prefixes[isolation])
 
 
 @final
@@ -149,9 +175,9 @@ class Scene:
             return None
         return Trace(tuple(line.split(maxsplit=1)[-1] for line in lines if "(" in line and "+++" not in line))
 
-    def license(self, *entitlements: str, days: float = 30.0) -> None:
+    def license(self, *entitlements: str, days: float = 30.0, ended_days_ago: float = 0.0) -> None:
         """Put a licence in place that grants these; negative days: one that has expired."""
-        now = utc_now().replace(microsecond=0)
+        now = utc_now().replace(microsecond=0) - timedelta(days=ended_days_ago)
         begin, until = sorted((now, now + timedelta(days=days)))
         key = load_private_key(self.root / "issuer.pem")
         pack = issue_pack(
@@ -170,6 +196,27 @@ class Scene:
         """The events of the local log."""
         path = self.data / "windows.jsonl"
         return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+    def logged_turns(self) -> int:
+        """How many turns the local log holds."""
+        return sum(event["type"] == "turn" for event in self.log())
+
+    def write_usage(self, text: str) -> None:
+        """Add to the proxy's archived usage log."""
+        archive = self.root / "proxy" / "logs" / "archive"
+        archive.mkdir(parents=True, exist_ok=True)
+        with (archive / "usage-1.jsonl").open("a") as file:
+            file.write(text)
+
+    def backfill(self, *more: str) -> Completed:
+        """Backfill from the proxy's folder."""
+        paths = ["--ccp-root", str(self.root / "proxy"), "--output", str(self.root / "ccp" / "summary.json")]
+        return self.run("local_only", "backfill", *paths, *more)
+
+    def backfilled(self) -> dict[str, Any]:
+        """What `backfill` wrote."""
+        found: dict[str, Any] = json.loads((self.root / "ccp" / "summary.json").read_bytes())
+        return found
 
     def summary(self) -> dict[str, Any]:
         """The local summary."""

@@ -54,10 +54,13 @@ class Uplink:
 class CCCClient:
     """Starts sessions under a tier that reports."""
 
-    def __init__(self, tier: Minimized | Full, recorder: Recorder, uplink: Uplink) -> None:
+    def __init__(
+        self, tier: Minimized | Full, recorder: Recorder, uplink: Uplink, policy: Policy | None = None
+    ) -> None:
         self.tier = tier
         self.recorder = recorder
         self.uplink = uplink
+        self.policy = policy
 
     def start(self, session: dict[str, Any]) -> Session:
         """Begin a session with these fields (repo_id, branch, commit, metadata, session_id)."""
@@ -66,7 +69,7 @@ class CCCClient:
     def end(self, session: Session, notes: str = "") -> Drained:
         """End the session and upload."""
         session.end(notes)
-        return self.uplink.upload()
+        return self.uplink.upload(self.policy)
 
 
 def start_reported(tier: Minimized | Full, recorder: Recorder, session: dict[str, Any]) -> Session:

@@ -22,7 +22,7 @@ from holdfast.systems.agentos.folder import DataFolder
 from holdfast.systems.agentos.journal import LINE_LIMIT, Journal, Repair, Sync, iter_lines
 from holdfast.systems.agentos.metrics.rollup import is_glm
 from holdfast.systems.agentos.metrics.summary import fold_log, load_health, write_summary
-from holdfast.systems.agentos.schemas import require_event
+from holdfast.systems.agentos.schemas import SchemaViolationError, require_event
 from holdfast.systems.agentos.strict_json import dump_line, parse_line
 
 __all__ = ["Logged", "Recorder", "glm_line", "iter_events"]
@@ -148,7 +148,10 @@ class Recorder:
         self.close()
 
     def _append(self, event: dict[str, Any]) -> None:
-        line = dump_line(event)
+        try:
+            line = dump_line(event)
+        except (ValueError, TypeError, RecursionError) as problem:
+            raise SchemaViolationError(event["type"], "$", "json", f"not a JSON value: {problem}") from None
         if len(line) > LINE_LIMIT:
             raise BadInputError(f"the event is {len(line)} bytes long; a line holds at most {LINE_LIMIT}")
         offset = self._journal.size

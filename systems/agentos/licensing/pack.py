@@ -17,6 +17,20 @@ from holdfast.systems.agentos.strict_json import parse_object
 __all__ = ["Keyring", "Pack", "TrustedKey", "canonical_payload", "parse_keyring", "parse_pack", "read_file"]
 
 PACK_LIMIT = 64 << 10
+_LOW_ORDER = frozenset(
+    bytes.fromhex(point)
+    for point in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""The encodings of points of low order, sign bit off. Under such a key OpenSSL takes a signature of zeros for
+payloads that were never signed (RFC 8032, 5.1.7 asks for no check), so no keyring may hold one."""
 
 
 @final
@@ -87,11 +101,20 @@ def parse_keyring(raw: bytes) -> Keyring:
         if entry["key_id"] in keys:
             raise BadInputError(f"the keyring has two keys named `{entry['key_id']}`; keep one")
         keys[entry["key_id"]] = TrustedKey(
-            public=base64.b64decode(entry["public"], validate=True),
+            public=_public_key(entry["key_id"], entry["public"]),
             not_before=parse_time(entry["not_before"]) if "not_before" in entry else None,
             not_after=parse_time(entry["not_after"]) if "not_after" in entry else None,
         )
     return keys
+
+
+def _public_key(key_id: str, text: str) -> bytes:
+    public = base64.b64decode(text, validate=True)
+    if public[:31] + bytes([public[31] & 0x7F]) in _LOW_ORDER:
+        raise BadInputError(
+            f"the key `{key_id}` of the keyring is of low order and signs nothing; replace it"
+        )
+    return public
 
 
 def parse_time(text: str) -> datetime:

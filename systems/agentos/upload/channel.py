@@ -8,6 +8,7 @@ to 1 MiB at most.
 """
 
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
@@ -98,7 +99,7 @@ class Channel:
         try:
             status, answered, answer = self._exchange(request)
         except (httpx.TransportError, _LongAnswerError) as problem:
-            if isinstance(problem.__cause__ or problem.__context__, ssl.SSLCertVerificationError):
+            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(problem)):
                 return Halt("the CCC's certificate is not trusted; check the address, or give its CA")
             return TryLater(_words(problem))
         return classify_answer(status, answered, answer, keys=tuple(row.key for row in rows), now=utc_now())
@@ -125,6 +126,12 @@ class _LongAnswerError(httpx.HTTPError):
 
 def _batch(rows: tuple[Row, ...]) -> bytes:
     return b'{"schema":"ccc.events/1","batch":[' + b",".join(row.body for row in rows) + b"]}"
+
+
+def _causes(problem: BaseException | None) -> Iterator[BaseException]:
+    while problem is not None:
+        yield problem
+        problem = problem.__cause__ or problem.__context__
 
 
 def _words(problem: httpx.HTTPError) -> str:
