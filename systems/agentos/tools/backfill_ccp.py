@@ -6,13 +6,12 @@ Streams: memory does not grow with the input. Names come from logs that anybody 
 their number and length are bounded too.
 """
 
-import gzip
-import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast, final
+from typing import Any, Protocol, TypeVar, cast, final
 
 import msgspec
 
@@ -22,13 +21,17 @@ from holdfast.systems.agentos.files import explain_os_error, read_bounded
 from holdfast.systems.agentos.metrics.health import model_health, render_health
 from holdfast.systems.agentos.schemas import require_valid
 from holdfast.systems.agentos.strict_json import parse_object
-from holdfast.systems.agentos.tools.fragments import Found, Reader, Unreadable, iter_found
+from holdfast.systems.agentos.tools.fragments import Blocks, Found, Many, Reader, Unreadable, iter_found
+from holdfast.systems.agentos.tools.unpack import Unpacked
 
 __all__ = ["Progress", "Sources", "UsageRecord", "backfill", "find_sources"]
+
+T = TypeVar("T")
 
 NAMES = 1000
 """How many different names of a kind are told apart; the rest is one."""
 OTHER = "(other)"
+TROUBLE = frozenset({"upstream_failed", "aborted"})
 RANGES = 1000
 """How many unreadable places are listed; the rest is counted."""
 COUNT_LIMIT = 2**53
@@ -112,8 +115,8 @@ class _Tally:
     """Everything that is counted."""
 
     models: dict[str, _Totals] = field(default_factory=dict)
-    lanes: Counter[str] = field(default_factory=Counter)
-    statuses: Counter[str] = field(default_factory=Counter)
+    lanes: Counter[str | None] = field(default_factory=Counter)
+    statuses: Counter[int | None] = field(default_factory=Counter)
     gates: dict[str, Counter[str]] = field(default_factory=dict)
     records: int = 0
     mended: int = 0
@@ -121,6 +124,8 @@ class _Tally:
     unrecognised: int = 0
     runs: int = 0
     unreadable: int = 0
+    torn: list[str] = field(default_factory=list)
+    """Archives that end before their end: how much is lost nobody can know."""
     ranges: list[dict[str, Any]] = field(default_factory=list)
     omitted: int = 0
 
@@ -136,16 +141,21 @@ class _Tally:
             self.malformed += 1
             return
         self.records += 1
-        totals = self.models.get(cast("str", name)) or self._totals(name)
+        totals = self.models.get(name)  # type: ignore[arg-type]  # None is in no dict of names: the slow way then
+        if totals is None:
+            totals = self._totals(name)
         totals.requests += 1
         totals.tokens_in += tokens_in
         totals.tokens_out += tokens_out
         totals.latency_ms += record.duration_ms or record.latency_ms or 0.0
-        status = record.status
-        if (status is not None and status >= 400) or record.outcome in {"upstream_failed", "aborted"}:
+        status, lane = record.status, record.lane
+        if (status is not None and status >= 400) or record.outcome in TROUBLE:
             totals.warnings += 1
-        self.lanes[_bounded(record.lane, self.lanes)] += 1
-        self.statuses[str(status) if status is None or 0 <= status <= 999 else OTHER] += 1
+        if lane in self.lanes:
+            self.lanes[lane] += 1
+        else:
+            self.lanes[_bounded(lane, self.lanes)] += 1
+        self.statuses[status if status is None or 0 <= status <= 999 else -1] += 1
 
     def add_metrics(self, value: dict[str, Any]) -> None:
         """One metrics file."""
@@ -200,28 +210,32 @@ def _read_usage(path: Path, tally: _Tally, progress: Progress) -> None:
     reader: Reader[UsageRecord | None] = Reader(
         decode, lambda r: r is not None and r.model is not msgspec.UNSET
     )
-    add = tally.add_record
-    for seen in _iter_file(path, reader, progress, tally):
-        if seen.value is not None:
-            add(seen.value)
-        tally.mended += seen.mended
+    for values, mended in _iter_file(path, reader, progress, tally, decode.lines):
+        tally.mended += mended
+        for record in values:
+            if record is not None:
+                tally.add_record(record)
 
 
 def _read_metrics(path: Path, tally: _Tally, progress: Progress) -> None:
     reader: Reader[dict[str, Any]] = Reader(
         msgspec.json.Decoder(dict[str, Any]).decode, lambda v: "gates" in v
     )
-    for seen in _iter_file(path, reader, progress, tally):
-        tally.add_metrics(seen.value)
+    for values, _ in _iter_file(path, reader, progress, tally):
+        for value in values:
+            tally.add_metrics(value)
 
 
 @final
 class _UsageDecoder:
     """Bytes to a record; None for an object of another shape, which is no loss of bytes."""
 
-    __slots__ = ("_any", "_decode", "_tally")
+    __slots__ = ("_any", "_decode", "_tally", "lines")
 
     def __init__(self, tally: _Tally) -> None:
+        self.lines: Callable[[bytes], list[UsageRecord | None]] = partial(
+            _decode_lines, msgspec.json.Decoder(UsageRecord)
+        )
         self._decode = msgspec.json.Decoder(UsageRecord).decode
         self._any = msgspec.json.Decoder(dict[str, Any]).decode
         self._tally = tally
@@ -235,27 +249,40 @@ class _UsageDecoder:
             return None
 
 
-def _iter_file(path: Path, reader: Reader[Any], progress: Progress, tally: _Tally) -> Iterator[Found[Any]]:
+def _decode_lines(decoder: "msgspec.json.Decoder[UsageRecord]", whole: bytes) -> list[UsageRecord | None]:
+    return [*decoder.decode_lines(whole)]
+
+
+def _iter_file(
+    path: Path,
+    reader: Reader[T],
+    progress: Progress,
+    tally: _Tally,
+    decode_lines: Callable[[bytes], list[T]] | None = None,
+) -> Iterator[tuple[list[T], bool]]:
+    """The values of a file, and whether they had to be mended; what is lost goes to the tally."""
     try:
-        with _open(path) as file:
-            for seen in iter_found(file, reader, progress.advance):
+        with path.open("rb", buffering=0) as file:
+            blocks = Unpacked(file) if path.suffix == ".gz" else file
+            for seen in iter_found(cast("Blocks", blocks), reader, progress.advance, decode_lines):
                 match seen:
-                    case Found():
-                        yield seen
+                    case Many(values):
+                        yield values, False
+                    case Found(value, mended):
+                        yield [value], mended
                     case Unreadable():
                         tally.add_unreadable(path.name, seen)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        # The rest of a torn archive: how long it would have been unpacked nobody knows.
-        tally.add_unreadable(path.name, Unreadable(progress.done, 0))
     except OSError as problem:
         raise explain_os_error(f"read `{path}`", problem) from None
+    if isinstance(blocks, Unpacked) and blocks.torn:
+        tally.torn.append(path.name)
 
 
-def _open(path: Path) -> BinaryIO:
-    return cast("BinaryIO", gzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=0))
+def _status_word(status: int | None) -> str:
+    return {None: "none", -1: OTHER}.get(status) or str(status)
 
 
-def _bounded(name: str | None, known: "dict[str, Any]") -> str:
+def _bounded(name: str | None, known: "Mapping[Any, Any]") -> str:
     text = (name or "(none)")[:200]
     return text if text in known or len(known) < NAMES else OTHER
 
@@ -299,12 +326,17 @@ def _render(tally: _Tally, sources: Sources, health: dict[str, Any]) -> dict[str
             }
             for model, totals in sorted(tally.models.items())
         },
-        "lanes": dict(sorted(tally.lanes.items())),
-        "statuses": dict(sorted(tally.statuses.items())),
+        "lanes": {str(lane): count for lane, count in tally.lanes.items()},
+        "statuses": {_status_word(status): count for status, count in tally.statuses.items()},
         "runs": {
             "count": tally.runs,
             "gates": {name: dict(seen) for name, seen in sorted(tally.gates.items())},
         },
         "model_health": {**own, **health},
-        "unreadable": {"bytes": tally.unreadable, "ranges": tally.ranges, "ranges_omitted": tally.omitted},
+        "unreadable": {
+            "bytes": tally.unreadable,
+            "ranges": tally.ranges,
+            "ranges_omitted": tally.omitted,
+            "torn_archives": tally.torn,
+        },
     }

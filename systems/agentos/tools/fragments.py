@@ -15,16 +15,20 @@ INVARIANT: the bytes of all values, of blanks and of all that is `Unreadable` ad
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, Generic, TypeVar, final
+from typing import Generic, Protocol, TypeVar, final
 
-__all__ = ["PIECE", "Found", "Reader", "Unreadable", "iter_found"]
+__all__ = ["PIECE", "Blocks", "Found", "Many", "Reader", "Unreadable", "iter_found"]
 
 T = TypeVar("T")
 
 PIECE = 1 << 20
-"""The longest object that is joined, and the most that is read at once."""
+"""The longest object that is joined from pieces."""
+BLOCK = 1 << 18
+"""What is read at once."""
 TRIES = 32
 """How many places inside a torn line are tried for the beginning of a whole record."""
+WINDOW = 1 << 16
+"""How long such a record may be: what bounds the work on hostile lines."""
 _OUTSIDE = re.compile(rb'["{}]')
 _INSIDE = re.compile(rb'\\.|["]', re.DOTALL)
 _BLANK = b" \t\r\n"
@@ -42,11 +46,26 @@ class Found(Generic[T]):
 
 @final
 @dataclass(frozen=True, slots=True)
+class Many(Generic[T]):
+    """Objects that each stood alone in their line: the usual case, without a wrapper for each."""
+
+    values: list[T]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Unreadable:
     """Bytes that are no part of any object."""
 
     offset: int
     length: int
+
+
+class Blocks(Protocol):
+    """What can be read from: a file, or an archive being unpacked."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
 
 
 @final
@@ -96,6 +115,11 @@ class Reader(Generic[T]):
     _span: int = 0
     _scan: _Scan = field(default_factory=_Scan)
 
+    @property
+    def pending(self) -> bool:
+        """Whether an object has begun and not ended."""
+        return bool(self._parts)
+
     def feed(self, piece: bytes, offset: int, *, tail: int = 0) -> Iterator[Found[T] | Unreadable]:
         """Read a line without its newline, or a part of one. `tail` is the length of what was cut off behind
         it (the newline), so that places stay those of the file."""
@@ -125,10 +149,11 @@ class Reader(Generic[T]):
                 place = close
                 continue
             if (found := self._inside(raw, start)) is not None:
-                begin, value = found
+                begin, after, value = found
                 yield Unreadable(offset + start, begin - start)
                 yield Found(value.value, mended=True)
-                return
+                place = after
+                continue
             if close < 0:
                 self._hold(raw[start:], offset + start, tail)
                 return
@@ -146,16 +171,19 @@ class Reader(Generic[T]):
             return -1, None
         return start + length, self._try(raw[start : start + length])
 
-    def _inside(self, raw: bytes, start: int) -> tuple[int, Found[T]] | None:
-        """A record that reaches to the end of a torn line, as when a writer died and the next went on."""
+    def _inside(self, raw: bytes, start: int) -> tuple[int, int, Found[T]] | None:
+        """A record that begins in the middle of a torn line, as when a writer died and the next went on:
+        where it begins, where it ends, and what it says."""
+        held = self._scan
         place = start
         for _ in range(TRIES):
             place = raw.find(b'{"', place + 1)
             if place < 0:
-                return None
-            value = self._try(raw[place:])
+                break
+            length, value = self._first_object(raw[place : place + WINDOW], 0)
             if value is not None and self.plausible(value.value):
-                return place, value
+                return place, place + length, value
+        self._scan = held
         return None
 
     def _join(self, raw: bytes, offset: int, tail: int) -> Iterator[Found[T] | Unreadable]:
@@ -205,22 +233,50 @@ class Reader(Generic[T]):
 
 
 def iter_found(
-    file: BinaryIO, reader: Reader[T], advance: Callable[[int], None]
-) -> Iterator[Found[T] | Unreadable]:
-    """Everything in `file`; `advance` is told the bytes read, block by block."""
+    file: Blocks,
+    reader: Reader[T],
+    advance: Callable[[int], None],
+    decode_lines: Callable[[bytes], list[T]] | None = None,
+) -> Iterator[Many[T] | Found[T] | Unreadable]:
+    """Everything in `file`; `advance` is told the bytes read, block by block.
+
+    `decode_lines` reads many whole lines at once and raises ValueError for any that is not good: the fast
+    way, taken whenever nothing is pending and every line of a block is one object.
+    """
     rest, place = b"", 0
-    while block := file.read(PIECE):
+    while block := file.read(BLOCK):
         advance(len(block))
-        *lines, rest = (rest + block).split(b"\n")
-        for line in lines:
-            yield from reader.feed(line, place, tail=1)
-            place += len(line) + 1
+        block = rest + block
+        end = block.rfind(b"\n") + 1
+        whole, rest = block[:end], block[end:]
+        many = _decode_all(whole, decode_lines) if decode_lines and not reader.pending else None
+        if many is not None:
+            yield many
+        else:
+            yield from _feed_lines(whole, place, reader)
+        place += end
         if len(rest) >= PIECE:
             yield from reader.feed(rest, place)
             place, rest = place + len(rest), b""
     if rest:
         yield from reader.feed(rest, place)
     yield from reader.end()
+
+
+def _decode_all(whole: bytes, decode_lines: Callable[[bytes], list[T]]) -> Many[T] | None:
+    try:
+        values = decode_lines(whole)
+    except (ValueError, RecursionError):
+        return None
+    # As many objects as lines: each stood alone. Else somebody shall count which did not.
+    return Many(values) if len(values) == whole.count(b"\n") else None
+
+
+def _feed_lines(whole: bytes, place: int, reader: Reader[T]) -> Iterator[Found[T] | Unreadable]:
+    for line in whole.split(b"\n")[:-1]:
+        kept = line[:-1] if line.endswith(b"\r") else line
+        yield from reader.feed(kept, place, tail=len(line) - len(kept) + 1)
+        place += len(line) + 1
 
 
 def _unless_blank(raw: bytes, offset: int) -> Iterator[Unreadable]:
