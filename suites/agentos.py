@@ -9,16 +9,26 @@ one is made, the kill a request that was under way. Without its control a claim 
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 from holdfast.harness.gate import Gate, Judgement, cannot_tell, failed, passed, worst
-from holdfast.harness.suite import Stage, Suite
-from holdfast.suites.agentos_scene import ADAPTER, CommandStage, Trace, open_scene, turns_as_input
+from holdfast.harness.suite import Suite
+from holdfast.suites.agentos_scene import ADAPTER, CommandStage, Runs, Trace, open_scene, turns_as_input
 from holdfast.systems.agentos.server import parse_faults
 
-__all__ = ["Evidence", "Kill", "Refusal", "Replay", "Visit", "judge_privacy_tier", "make_suite", "suite"]
+__all__ = [
+    "Evidence",
+    "Kill",
+    "Refusal",
+    "Replay",
+    "Visit",
+    "gather_with",
+    "judge_privacy_tier",
+    "make_suite",
+    "suite",
+]
 
 MARK = "canary7d1b"
 TURNS = 6
@@ -161,10 +171,10 @@ def private_turn(number: int) -> dict[str, Any]:
     }
 
 
-def gather_with(command: tuple[str, ...]) -> Any:
+def gather_with(command: tuple[str, ...] = ADAPTER) -> Callable[[Runs], Evidence]:
     """`gather` for the adapter that `command` starts."""
 
-    def gather(stage: Stage) -> Evidence:
+    def gather(stage: Runs) -> Evidence:
         loose = CommandStage("none", stage.folder)
         local_calls, reporting_calls = trace_tiers(stage, command)
         return Evidence(
@@ -182,7 +192,7 @@ def gather_with(command: tuple[str, ...]) -> Any:
     return gather
 
 
-def visit(stage: Stage, name: str, tier: str, command: tuple[str, ...] = ADAPTER) -> Visit:
+def visit(stage: Runs, name: str, tier: str, command: tuple[str, ...] = ADAPTER) -> Visit:
     """A session full of canaries."""
     with open_scene(stage, name, command=command) as scene:
         done = scene.session(
@@ -207,7 +217,7 @@ def visit(stage: Stage, name: str, tier: str, command: tuple[str, ...] = ADAPTER
         )
 
 
-def trace_tiers(stage: Stage, command: tuple[str, ...] = ADAPTER) -> tuple[Trace | None, Trace | None]:
+def trace_tiers(stage: Runs, command: tuple[str, ...] = ADAPTER) -> tuple[Trace | None, Trace | None]:
     """The network calls of a local session, and of a minimized one as the control. Unconfined: a sandbox
     that denies a call would hide that it was tried."""
     traces = []
@@ -217,7 +227,7 @@ def trace_tiers(stage: Stage, command: tuple[str, ...] = ADAPTER) -> tuple[Trace
     return traces[0], traces[1]
 
 
-def refusals(stage: Stage, command: tuple[str, ...] = ADAPTER) -> tuple[Refusal, ...]:
+def refusals(stage: Runs, command: tuple[str, ...] = ADAPTER) -> tuple[Refusal, ...]:
     """Sessions that must not start."""
     cases = (
         ("no entitlement", "minimized", ("telemetry_full",), 30.0),
@@ -233,7 +243,7 @@ def refusals(stage: Stage, command: tuple[str, ...] = ADAPTER) -> tuple[Refusal,
     return tuple(seen)
 
 
-def replay(stage: Stage, command: tuple[str, ...] = ADAPTER) -> Replay:
+def replay(stage: Runs, command: tuple[str, ...] = ADAPTER) -> Replay:
     """Two deliveries of events, and one of metrics, whose answers are lost; and one that comes late."""
     with open_scene(stage, "replay", command=command) as scene:
         scene.server.fail(parse_faults("lost,late,lost"))
@@ -243,7 +253,7 @@ def replay(stage: Stage, command: tuple[str, ...] = ADAPTER) -> Replay:
         return Replay(scene.logged_turns(), totals.turns, totals.metrics, totals.replays)
 
 
-def kill(stage: Stage, command: tuple[str, ...] = ADAPTER) -> Kill:
+def kill(stage: Runs, command: tuple[str, ...] = ADAPTER) -> Kill:
     """kill -9 while the server has the request and has not answered; then an ordinary upload."""
     with open_scene(stage, "kill", command=command) as scene:
         killed = scene.run_until_request(

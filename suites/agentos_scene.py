@@ -9,16 +9,18 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from holdfast.clock import utc_now, wait_until
-from holdfast.harness.suite import Completed, Stage
+from holdfast.harness.suite import Completed
+from holdfast.sandbox import Command, Spawner, confine, load_profile, parse_isolation
 from holdfast.systems.agentos.files import write_json
 from holdfast.systems.agentos.licensing.issue import (
     issue_pack,
@@ -28,27 +30,28 @@ from holdfast.systems.agentos.licensing.issue import (
 )
 from holdfast.systems.agentos.server import Server, Store, Tap, Totals, parse_faults
 
-__all__ = ["ADAPTER", "CommandStage", "Scene", "Trace", "open_scene", "stage_for", "turns_as_input"]
+__all__ = ["ADAPTER", "CommandStage", "Runs", "Scene", "Trace", "open_scene", "stage_for", "turns_as_input"]
 
 ADAPTER = (sys.executable, "-m", "holdfast.systems.agentos")
 KEY = "bearer-3f1c9a7e"
 ENTITLEMENTS = ("telemetry_minimized", "telemetry_full")
-# The only way to end a process inside a sandbox at a moment that is seen outside: its sibling waits for a file.
-# A shell gives a background command no input unless told to, hence descriptor 3.
+# The only way to end a process inside a sandbox at a moment that is seen outside: its child waits for a file.
 KILL_WHEN = (
-    'exec 3<&0; flag=$1; shift; "$@" <&3 & pid=$!; while [ ! -e "$flag" ]; do sleep 0.01; done;'
-    " kill -9 $pid; wait $pid"
+    'flag=$1; shift; (while [ ! -e "$flag" ] && kill -0 $$; do sleep 0.01; done; kill -9 $$)'
+    ' </dev/null >/dev/null 2>&1 & exec "$@"'
 )
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class CommandStage:
-    """A stage by a prefix: `()` confines nothing, `("bwrap", ..., "--")` or `holdfast run ... --` does."""
+class Runs(Protocol):
+    """The part of a `Stage` that the adapter needs: it serves nothing."""
 
-    isolation: str
-    folder: Path
-    prefix: tuple[str, ...] = ()
+    @property
+    def isolation(self) -> str:
+        """`none`, `seccomp` or `bwrap`."""
+
+    @property
+    def folder(self) -> Path:
+        """Scratch, writable inside at the same path."""
 
     def run(
         self,
@@ -58,10 +61,29 @@ class CommandStage:
         env: Mapping[str, str] | None = None,
         seconds: float = 30.0,
     ) -> Completed:
-        """Run one command behind the prefix to its end."""
+        """Run one command inside to its end."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CommandStage:
+    """A stage that confines nothing, and needs nothing to be set up."""
+
+    isolation: str
+    folder: Path
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        seconds: float = 30.0,
+    ) -> Completed:
+        """Run one command to its end."""
         try:
             done = subprocess.run(
-                [*self.prefix, *argv],
+                list(argv),
                 input=stdin,
                 capture_output=True,
                 env={**os.environ, **(env or {})},
@@ -74,28 +96,55 @@ class CommandStage:
         return Completed(status, done.stdout, done.stderr)
 
 
-def stage_for(isolation: str, folder: Path) -> Stage:
-    """A stage that confines by `isolation`: `none` or `bwrap` (an empty network namespace, one writable folder)."""
-    prefixes = {
-        "none": (),
-        "bwrap": (
-            *(
-                "bwrap",
-                "--ro-bind",
-                "/",
-                "/",
-                "--dev",
-                "/dev",
-                "--proc",
-                "/proc",
-                "--bind",
-                str(folder),
-                str(folder),
-            ),
-            *("--unshare-net", "--unshare-pid", "--new-session", "--"),
-        ),
-    }
-    return CommandStage(isolation, folder, prefixes[isolation])
+@final
+@dataclass(frozen=True, slots=True)
+class ConfinedStage:
+    """A stage that confines each command as `holdfast run --profile standard` does: no inet socket, and under
+    `bwrap` an empty network namespace. Only `folder` is writable there."""
+
+    isolation: str
+    folder: Path
+    spawner: Spawner
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        seconds: float = 30.0,
+    ) -> Completed:
+        """Run one command confined to its end."""
+        place = str(self.folder)
+        command = Command(
+            tuple(argv), cwd=place, environment=dict(env or {}), inherited=dict(os.environ), writable=(place,)
+        )
+        with ExitStack() as stack:
+            files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+            files[0].write(stdin)
+            files[0].seek(0)
+            handed = {number: file.fileno() for number, file in enumerate(files)}
+            isolation = parse_isolation(self.isolation)
+            confined = stack.enter_context(
+                confine(
+                    self.spawner, isolation, command, profile=load_profile("standard"), descriptors=handed
+                )
+            )
+            status = confined.wait(seconds)
+            files[1].seek(0)
+            files[2].seek(0)
+            return Completed(status, files[1].read(), files[2].read())
+
+
+@contextmanager
+def stage_for(isolation: str, folder: Path) -> Iterator[Runs]:
+    """A stage of this isolation: `none`, `seccomp` or `bwrap`."""
+    with Spawner() as spawner:
+        yield (
+            CommandStage(isolation, folder)
+            if isolation == "none"
+            else ConfinedStage(isolation, folder, spawner)
+        )
 
 
 @final
@@ -111,7 +160,7 @@ class Trace:
 class Scene:
     """One server, one tap, one data folder."""
 
-    stage: Stage
+    stage: Runs
     root: Path
     server: Server
     tap: Tap
@@ -235,7 +284,7 @@ class Scene:
 
 @contextmanager
 def open_scene(
-    stage: Stage,
+    stage: Runs,
     name: str,
     *,
     command: tuple[str, ...] = ADAPTER,

@@ -31,7 +31,8 @@ def given_isolation(story: Story, isolation: str) -> None:
     stack = ExitStack()
     story.add_cleanup(stack.close)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-")))
-    story.scene = stack.enter_context(open_scene(stage_for(isolation, folder), "story"))
+    stage = stack.enter_context(stage_for(isolation, folder))
+    story.scene = stack.enter_context(open_scene(stage, "story"))
 
 
 @given('the privacy tier is "{tier}"')

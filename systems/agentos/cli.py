@@ -405,7 +405,7 @@ def serve(
     faults: Annotated[str, typer.Option(help="what shall go wrong, e.g. 500*3,lost,slow:2")] = "",
 ) -> None:
     """Run a small CCC on this machine, to try the adapter against; ends with its standard input."""
-    from holdfast.systems.agentos.server import Server, Store, parse_faults  # noqa: PLC0415 - nobody else needs it
+    from holdfast.systems.agentos.server import Server, Store, parse_faults
 
     unix, port = parse_listen(listen)
     kept = Store(store)

@@ -31,6 +31,6 @@ class Parts:
 
     def reporting(self) -> "Reporting":
         """What a tier that reports needs besides."""
-        from holdfast.systems.agentos.reporting import Reporting  # noqa: PLC0415 - a local tier never loads it
+        from holdfast.systems.agentos.reporting import Reporting
 
         return Reporting()

@@ -9,33 +9,32 @@ from pathlib import Path
 import pytest
 
 from holdfast.harness.gate import Outcome
-from holdfast.harness.suite import Stage
 from holdfast.suites.agentos import (
     Evidence,
+    gather_with,
     judge_privacy_tier,
     kill,
-    make_suite,
     refusals,
     replay,
     trace_tiers,
     visit,
 )
-from holdfast.suites.agentos_scene import CommandStage, Trace
+from holdfast.suites.agentos_scene import CommandStage, Runs, Trace
 
 PLANTED = Path(__file__).parent / "planted"
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
+def stage() -> Iterator[Runs]:
     """A short folder: a Unix socket's path has 107 bytes at most."""
     with tempfile.TemporaryDirectory(prefix="hf-") as folder:
         yield CommandStage("none", Path(folder))
 
 
 @pytest.fixture(scope="module")
-def good(stage: Stage) -> Evidence:
+def good(stage: Runs) -> Evidence:
     """What the real adapter does."""
-    return make_suite().gather(stage)
+    return gather_with()(stage)
 
 
 def test_the_adapter_passes_its_gate_with_all_controls_shown(good: Evidence) -> None:
@@ -44,7 +43,7 @@ def test_the_adapter_passes_its_gate_with_all_controls_shown(good: Evidence) -> 
     assert len(judgement.reasons) == 9, judgement.reasons
 
 
-Again = Callable[[Stage, tuple[str, ...], Evidence], Evidence]
+Again = Callable[[Runs, tuple[str, ...], Evidence], Evidence]
 FAULTS: dict[str, tuple[Again, str]] = {
     "private_field": (
         lambda s, c, e: replace(e, minimized=visit(s, "p-private", "minimized", c)),
