@@ -86,6 +86,11 @@ class Recorder:
         """When the newest session in the log began, as it says itself."""
         return self._folded.rollup.last_created_at
 
+    @property
+    def turns(self) -> int:
+        """How many turns the log holds."""
+        return self._folded.rollup.turns
+
     def start(self, session: dict[str, Any]) -> None:
         """Log a `session` event; its id must be new among the open sessions."""
         require_event(session)

@@ -37,7 +37,7 @@ def test_cut_at_every_byte_of_its_last_two_lines_the_log_keeps_every_whole_line(
         with Recorder(folder) as recorder:
             kept = (folder / "windows.jsonl").read_bytes()
             repairs = recorder.repairs
-            turns = recorder._folded.rollup.turns
+            turns = recorder.turns
         finished = cut + 1 <= len(whole) and whole[cut : cut + 1] == b"\n"
         expected = whole[: cut + finished] if finished else whole[: whole.rfind(b"\n", 0, cut) + 1]
         assert kept == expected
