@@ -46,10 +46,20 @@ from holdfast.systems.agentos.tools.backfill_ccp import Progress, backfill, find
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(help="The CCC adapter: telemetry that obeys its privacy tier.", no_args_is_help=True)
-ccc = typer.Typer(help="Record sessions and upload what the tier lets out.", no_args_is_help=True)
-session_app = typer.Typer(help="Start, log and end sessions.", no_args_is_help=True)
-licence_app = typer.Typer(help="Show, verify and issue licences.", no_args_is_help=True)
+app = typer.Typer(
+    help="The CCC adapter: telemetry that obeys its privacy tier.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+ccc = typer.Typer(
+    help="Record sessions and upload what the tier lets out.", no_args_is_help=True, rich_markup_mode=None
+)
+session_app = typer.Typer(help="Start, log and end sessions.", no_args_is_help=True, rich_markup_mode=None)
+licence_app = typer.Typer(
+    help="Show, verify and issue licences.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(ccc, name="ccc")
 ccc.add_typer(session_app, name="session")
 app.add_typer(licence_app, name="license")
@@ -79,6 +89,9 @@ SyncText = Annotated[
 Repo = Annotated[str, typer.Option(help="the repository's id")]
 SessionId = Annotated[str | None, typer.Option("--id", help="the session's id, if it has one already")]
 Turns = Annotated[Path, typer.Option("--from", help="turns, a JSON object a line; - for standard input")]
+Tries = Annotated[
+    int, typer.Option("--tries", envvar="AGENTOS_TRIES", min=1, help="of one batch, before it is left queued")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="for scripts")]
 HERE = Path(".agentos")
 STANDARD_INPUT = Path("-")
@@ -199,7 +212,7 @@ def stream(settings: Settings) -> None:
     try:
         reporting = parts().reporting()
         with reporting.uplink(settings, reporting.tier(settings)) as uplink:
-            done = uplink.upload(reporting.patience(tries=1))
+            done = uplink.upload(reporting.patience(1))
     except AdapterError as problem:
         tell(f"not uploaded now: {problem}; the turns are in the log and will be queued")
         return
@@ -219,6 +232,7 @@ def end(
     licence: LicenceFile = None,
     keyring: KeyringFile = None,
     sync: SyncText = Sync.NEVER,
+    tries: Tries = 6,
 ) -> None:
     """End a session; under a tier that reports, upload. Status 1 when something is still queued."""
     settings = Settings(data, TierName.from_user(tier), url, key_file, ca, licence, keyring)
@@ -226,7 +240,7 @@ def end(
         Session(recorder, session).end(notes)
     say("ended")
     if settings.tier is not TierName.LOCAL_ONLY:
-        run_upload(settings, as_json=False)
+        run_upload(settings, tries, as_json=False)
 
 
 @session_app.command("run")
@@ -245,6 +259,7 @@ def run_session(
     licence: LicenceFile = None,
     keyring: KeyringFile = None,
     sync: SyncText = Sync.NEVER,
+    tries: Tries = 6,
 ) -> None:
     """A whole session at once: start it, log the turns, end it, upload what the tier lets out."""
     settings = Settings(data, TierName.from_user(tier), url, key_file, ca, licence, keyring)
@@ -256,7 +271,7 @@ def run_session(
         running.end(notes)
     say(f"{session.session_id} ended with {recorded} turns")
     if settings.tier is not TierName.LOCAL_ONLY:
-        run_upload(settings, as_json=False)
+        run_upload(settings, tries, as_json=False)
 
 
 @ccc.command()
@@ -269,18 +284,19 @@ def upload(
     licence: LicenceFile = None,
     keyring: KeyringFile = None,
     usage: Annotated[bool, typer.Option("--usage", help="fetch a usage snapshot too")] = False,
+    tries: Tries = 6,
     as_json: AsJson = False,
 ) -> None:
     """Upload what the tier lets out. Status 1 when something is still queued."""
     settings = Settings(data, TierName.from_user(tier), url, key_file, ca, licence, keyring)
-    run_upload(settings, as_json=as_json, usage=usage)
+    run_upload(settings, tries, as_json=as_json, usage=usage)
 
 
-def run_upload(settings: Settings, *, as_json: bool, usage: bool = False) -> None:
+def run_upload(settings: Settings, tries: int, *, as_json: bool, usage: bool = False) -> None:
     """Drain the queue and say what came of it."""
     reporting = parts().reporting()
     with reporting.uplink(settings, reporting.tier(settings)) as uplink:
-        done = uplink.upload(reporting.patience())
+        done = uplink.upload(reporting.patience(tries))
         snapshot = uplink.channel.usage() if usage else None
     if snapshot is not None:
         add_snapshot(settings.data, snapshot)

@@ -69,7 +69,7 @@ class Reporting:
         """Begin a session under `tier`."""
         return start_reported(tier, recorder, fields)
 
-    def patience(self, tries: int = 6) -> Policy:
+    def patience(self, tries: int) -> Policy:
         """How long one upload goes on."""
         return Policy(tries=tries)
 

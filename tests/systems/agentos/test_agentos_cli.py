@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.systems.agentos.cli import main
 from holdfast.systems.agentos.parts import Parts
+from holdfast.systems.agentos.schemas import SchemaViolationError, require_valid
 
 TURN = '{"model": "glm-4.6", "tokens_in": 3, "tokens_out": 4, "measurement": {"feature_delta": 1}}\n'
 LICENCE = ("--licence", "licence.json", "--keyring", "keyring.json")
@@ -21,6 +22,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of its own, and none of the user's settings."""
     for name in [name for name in os.environ if name.startswith("AGENTOS_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("AGENTOS_TRIES", "1")
     monkeypatch.chdir(tmp_path)
 
 
@@ -327,3 +329,26 @@ def test_a_bound_licence_is_valid_here_and_says_what_it_is(capsys: pytest.Captur
     assert ("is for another device" if has_id else "no /etc/machine-id") in capsys.readouterr().err
     assert main(["license", "show", *LICENCE]) == 0
     assert json.loads(capsys.readouterr().out)["device"] == "0" * 64
+
+
+def test_everything_that_is_written_or_said_as_json_keeps_to_its_published_schema(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write("turns", TURN)
+    make_licence("telemetry_full")
+    write("key", "k\n")
+    Path("p/logs/archive").mkdir(parents=True)
+    Path("p/logs/archive/usage-1.jsonl").write_text('{"model": "m", "input_tokens": 1}\n##\n')
+    assert main(["ccc", "session", "run", "--from", "turns", "--data", "d"]) == 0
+    assert main(["backfill", "--ccp-root", "p", "--output", "ccp.json"]) == 0
+    capsys.readouterr()
+    assert main(["ccc", "status", "--data", "d", "--json"]) == 0
+    assert main(["ccc", "attribution", "--data", "d", "--json"]) == 0
+    assert main(report("ccc", "upload", "--key-file", "key", "--data", "d", "--json")) == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    written = [json.loads(Path(name).read_text()) for name in ("d/metrics_summary.json", "ccp.json")]
+    names = ["status", "attribution", "upload", "metrics-summary", "ccp-summary"]
+    for name, value in zip(names, [*said, *written], strict=True):
+        require_valid(name, value)
+        with pytest.raises(SchemaViolationError):
+            require_valid(name, {**value, "schema": "another/1"})

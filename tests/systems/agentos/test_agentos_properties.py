@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from holdfast.systems.agentos.strict_json import dump_line
 from holdfast.systems.agentos.upload.outbox import Kind, Outbox
 
 SECRET = "sEcReT"
+TIMES = 20 if os.environ.get("HOLDFAST_PROFILE") == "nightly" else 1
 names = st.sampled_from(["glm-4.6", "claude-haiku", "glm-air", "o"])
 secrets = st.text("abc", max_size=3).map(lambda tail: SECRET + tail)
 counts = st.integers(0, 2**40)
@@ -98,6 +100,7 @@ def session_of(made: list[dict[str, Any]], tier: str) -> list[dict[str, Any]]:
     return [began, *numbered, ended]
 
 
+@settings(max_examples=40 * TIMES)
 @given(st.lists(turns, max_size=12), st.data())
 def test_a_checkpoint_anywhere_changes_nothing_of_the_sum(
     made: list[dict[str, Any]], data: st.DataObject
@@ -114,7 +117,7 @@ def test_a_checkpoint_anywhere_changes_nothing_of_the_sum(
     assert render_summary(pieces, {}) == render_summary(whole, {})
 
 
-@settings(max_examples=40)
+@settings(max_examples=40 * TIMES)
 @given(st.lists(turns, max_size=8), st.integers(0, 10), st.binary(max_size=20))
 def test_the_summary_resumed_from_its_file_equals_a_full_rebuild(
     made: list[dict[str, Any]], stop: int, junk: bytes
@@ -132,6 +135,7 @@ def test_the_summary_resumed_from_its_file_equals_a_full_rebuild(
     assert resumed.rollup.to_json() == rebuilt.rollup.to_json()
 
 
+@settings(max_examples=40 * TIMES)
 @given(st.lists(turns, max_size=12))
 def test_the_rollup_agrees_with_the_sums_written_down_plainly(made: list[dict[str, Any]]) -> None:
     """The second, small implementation: one expression a figure."""
@@ -154,7 +158,8 @@ def test_the_rollup_agrees_with_the_sums_written_down_plainly(made: list[dict[st
         )
 
 
-@given(st.lists(turns, max_size=20))
+@settings(max_examples=40 * TIMES)
+@given(st.lists(turns, max_size=12))
 def test_the_models_shares_add_up_to_the_sessions_value(made: list[dict[str, Any]]) -> None:
     size = math.fsum(abs(turn.get("measurement", {}).get("feature_delta", 0)) for turn in made)
     assert abs(math.fsum(model_value(made).values()) - session_value(made)) <= 1e-9 * max(1.0, size)
@@ -172,7 +177,7 @@ def leaving(made: list[dict[str, Any]], tier: str) -> dict[Kind, list[bytes]]:
     return found
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40 * TIMES, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(turns, max_size=6))
 def test_minimized_lets_out_agreed_numbers_whatever_is_in_the_events(made: list[dict[str, Any]]) -> None:
     found = leaving(made, "minimized")
@@ -185,7 +190,7 @@ def test_minimized_lets_out_agreed_numbers_whatever_is_in_the_events(made: list[
     assert metrics["turns"] == len(made)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40 * TIMES, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(turns, min_size=1, max_size=4))
 def test_local_only_lets_nothing_out_even_when_somebody_opens_a_queue_over_its_log(
     made: list[dict[str, Any]],
@@ -193,7 +198,7 @@ def test_local_only_lets_nothing_out_even_when_somebody_opens_a_queue_over_its_l
     assert leaving(made, "local_only") == {Kind.EVENT: [], Kind.METRICS: []}
 
 
-@settings(max_examples=60)
+@settings(max_examples=60 * TIMES)
 @given(turns)
 def test_full_reduces_value_and_leaves_later_fields_at_home(turn: dict[str, Any]) -> None:
     reduced = reduce_event({**turn, "turn_id": "t"})

@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,34 +11,54 @@ import pytest
 from holdfast.harness.gate import Outcome
 from holdfast.suites.agentos import (
     Evidence,
+    Kill,
+    Refusal,
+    Replay,
+    Visit,
     gather_with,
     judge_privacy_tier,
     kill,
+    private_turns,
     refusals,
     replay,
     trace_tiers,
     visit,
 )
-from holdfast.suites.agentos_scene import CommandStage, Runs, Trace
+from holdfast.suites.agentos_scene import CommandStage, Runs, Trace, turns_as_input
 
 PLANTED = Path(__file__).parent / "planted"
 
 
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Runs]:
-    """A short folder: a Unix socket's path has 107 bytes at most."""
+def request(body: bytes, *more: str, line: str = "POST /v1/metrics HTTP/1.1") -> bytes:
+    head = [line, f"content-length: {len(body)}", f"idempotency-key: {'a' * 64}", *more, "", ""]
+    return "\r\n".join(head).encode() + body
+
+
+OK_BODY = b'{"schema": "ccc.metrics/1", "metrics": {"turns": 6}}'
+LOG = turns_as_input([{"type": "turn", **turn} for turn in private_turns()]).replace(b": ", b":")
+LOCAL = Visit(0, b"", 0, LOG, ("glm_counts.jsonl", "metrics_summary.json", "windows.jsonl"), 0)
+GOOD = Evidence(
+    local=LOCAL,
+    local_elsewhere=LOCAL,
+    local_calls=Trace(()),
+    reporting_calls=Trace(("socket(AF_UNIX, SOCK_STREAM) = 3",)),
+    minimized=replace(LOCAL, wire=request(OK_BODY), connections=1, counted_turns=6),
+    full=replace(LOCAL, wire=b"canary7d1b-summary-0 canary7d1b-links-0", connections=1, counted_turns=6),
+    refusals=(Refusal("no entitlement", 64, 0, ()),),
+    replay=Replay(logged=6, counted=6, metrics_rows=1, replays=9),
+    kill=Kill(under_way=True, killed_status=137, logged=6, counted=6, metrics_rows=1),
+)
+"""Evidence as good as it gets, written by hand: each case below changes one thing of it."""
+
+
+def test_good_evidence_passes() -> None:
+    assert judge_privacy_tier(GOOD).outcome is Outcome.PASS, judge_privacy_tier(GOOD).reasons
+
+
+def test_the_adapter_passes_its_gate_with_all_controls_shown() -> None:
+    """The short folder: a Unix socket's path has 107 bytes at most."""
     with tempfile.TemporaryDirectory(prefix="hf-") as folder:
-        yield CommandStage("none", Path(folder))
-
-
-@pytest.fixture(scope="module")
-def good(stage: Runs) -> Evidence:
-    """What the real adapter does."""
-    return gather_with()(stage)
-
-
-def test_the_adapter_passes_its_gate_with_all_controls_shown(good: Evidence) -> None:
-    judgement = judge_privacy_tier(good)
+        judgement = judge_privacy_tier(gather_with()(CommandStage("none", Path(folder))))
     assert judgement.outcome is Outcome.PASS, judgement.reasons
     assert len(judgement.reasons) == 9, judgement.reasons
 
@@ -64,12 +84,12 @@ FAULTS: dict[str, tuple[Again, str]] = {
 
 @pytest.mark.planted
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_turns_the_gate_red(fault: str, good: Evidence) -> None:
-    """The rest of the evidence is the real adapter's, so nothing but the fault can be the reason."""
+def test_a_planted_fault_turns_the_gate_red(fault: str) -> None:
+    """The rest of the evidence is good, so nothing but the fault can be the reason."""
     again, reason = FAULTS[fault]
     with tempfile.TemporaryDirectory(prefix="hf-") as folder:
         command = (sys.executable, str(PLANTED / f"{fault}.py"))
-        judgement = judge_privacy_tier(again(CommandStage("none", Path(folder)), command, good))
+        judgement = judge_privacy_tier(again(CommandStage("none", Path(folder)), command, GOOD))
     assert judgement.outcome is Outcome.FAIL, judgement.reasons
     assert reason in "; ".join(judgement.reasons)
 
@@ -96,19 +116,13 @@ BLIND: dict[str, tuple[Callable[[Evidence], Evidence], str]] = {
 
 
 @pytest.mark.parametrize("case", BLIND)
-def test_a_claim_without_its_control_cannot_be_told(case: str, good: Evidence) -> None:
+def test_a_claim_without_its_control_cannot_be_told(case: str) -> None:
     blind, reason = BLIND[case]
-    judgement = judge_privacy_tier(blind(good))
+    judgement = judge_privacy_tier(blind(GOOD))
     assert judgement.outcome is Outcome.CANNOT_TELL
     assert reason in judgement.reasons[0]
 
 
-def request(body: bytes, *more: str, line: str = "POST /v1/metrics HTTP/1.1") -> bytes:
-    head = [line, f"content-length: {len(body)}", f"idempotency-key: {'a' * 64}", *more, "", ""]
-    return "\r\n".join(head).encode() + body
-
-
-OK_BODY = b'{"schema": "ccc.metrics/1", "metrics": {"turns": 6}}'
 RED: dict[str, tuple[Callable[[Evidence], Evidence], str]] = {
     "one connection under local_only": (
         lambda e: replace(e, local=replace(e.local, connections=1)),
@@ -174,8 +188,8 @@ RED: dict[str, tuple[Callable[[Evidence], Evidence], str]] = {
 
 @pytest.mark.planted
 @pytest.mark.parametrize("case", RED)
-def test_evidence_against_a_claim_fails_the_gate(case: str, good: Evidence) -> None:
+def test_evidence_against_a_claim_fails_the_gate(case: str) -> None:
     against, reason = RED[case]
-    judgement = judge_privacy_tier(against(good))
+    judgement = judge_privacy_tier(against(GOOD))
     assert judgement.outcome is Outcome.FAIL, judgement.reasons
     assert reason in judgement.reasons[0]
