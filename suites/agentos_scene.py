@@ -213,7 +213,8 @@ class Scene:
         return self.last
 
     def trace(self, tier: str, *argv: str, stdin: bytes = b"") -> Trace | None:
-        """Run one command unconfined under strace; None where strace cannot be used."""
+        """Run one command unconfined under strace; None where strace cannot be used, or the command failed and
+        so did not do what was to be watched."""
         output = self.root / "trace"
         tracer = ["strace", "-f", "-qq", "-e", "trace=%network", "-o", str(output), *self.command, *argv]
         loose = CommandStage("none", self.root)
@@ -221,6 +222,8 @@ class Scene:
             self.last = loose.run(tracer, stdin=stdin, env=self.environment(tier), seconds=60.0)
             lines = output.read_text(errors="replace").splitlines()
         except OSError:
+            return None
+        if self.last.status != 0:
             return None
         return Trace(tuple(line.split(maxsplit=1)[-1] for line in lines if "(" in line and "+++" not in line))
 

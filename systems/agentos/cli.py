@@ -4,8 +4,10 @@ Exit status: 0 done · 1 done, but rows are still queued or the health check fou
 or input, or a licence's or tier's no · 70 our own fault.
 """
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +17,13 @@ import typer
 
 from holdfast.clock import utc_now
 from holdfast.systems.agentos.errors import AdapterError, BadInputError
-from holdfast.systems.agentos.files import make_folder, read_bounded, write_atomically, write_json
+from holdfast.systems.agentos.files import (
+    explain_os_error,
+    make_folder,
+    read_bounded,
+    write_atomically,
+    write_json,
+)
 from holdfast.systems.agentos.folder import DataFolder
 from holdfast.systems.agentos.ingest import add_snapshot, ingest_events
 from holdfast.systems.agentos.integrations.local import Session
@@ -107,20 +115,29 @@ def parts() -> Parts:
 
 def say(value: str | dict[str, Any]) -> None:
     """A result, to standard output."""
-    sys.stdout.write((json.dumps(value) if isinstance(value, dict) else value) + "\n")
+    sys.stdout.write((json.dumps(value) if isinstance(value, dict) else printable(value)) + "\n")
+
+
+def printable(text: str) -> str:
+    """Text from anywhere, fit for a terminal: control characters as escapes, line ends kept."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
 
 
 def tell(notice: str) -> None:
     """A notice, to standard error."""
-    sys.stderr.write(f"agentos: {notice}\n")
+    sys.stderr.write(f"agentos: {printable(notice)}\n".replace("\n", " ").rstrip() + "\n")
 
 
-def open_recorder(settings: Settings, sync: Sync = Sync.NEVER) -> Recorder:
-    """The data folder's writer; what it had to mend is told."""
+@contextlib.contextmanager
+def recording(settings: Settings, sync: Sync = Sync.NEVER) -> Iterator[Recorder]:
+    """The data folder's writer; what it had to mend, and what is behind at its end, is told."""
     recorder = parts().recorder(settings.data, sync)
     for repair in recorder.repairs:
         tell(str(repair))
-    return recorder
+    with recorder:
+        yield recorder
+    if recorder.problem:
+        tell(f"{recorder.problem}; what was recorded is in the log, and the rest is made from it next time")
 
 
 @session_app.command("start")
@@ -153,11 +170,11 @@ def session_fields(repo: str, branch: str, commit: str, session_id: str | None) 
 def start_session(settings: Settings, fields: dict[str, Any], sync: Sync) -> Session:
     """Check first, then write."""
     if settings.tier is TierName.LOCAL_ONLY:
-        with open_recorder(settings, sync) as recorder:
+        with recording(settings, sync) as recorder:
             return parts().local_client(recorder).start(fields)
     reporting = parts().reporting()
     granted = reporting.tier(settings)
-    with open_recorder(settings, sync) as recorder:
+    with recording(settings, sync) as recorder:
         return reporting.session(granted, recorder, fields)
 
 
@@ -176,10 +193,8 @@ def log(
 ) -> None:
     """Log turns; under the full tier they are streamed, and what cannot be sent now is queued."""
     settings = Settings(data, TierName.from_user(tier), url, key_file, ca, licence, keyring)
-    with open_recorder(settings, sync) as recorder:
+    with recording(settings, sync) as recorder:
         recorded, already = log_turns(Session(recorder, session), source)
-        if recorder.problem:
-            tell(f"{recorder.problem}; the turns are in the log")
     say(f"{recorded} recorded, {already} already there")
     if settings.tier is TierName.FULL:
         stream(settings)
@@ -197,14 +212,19 @@ def log_turns(session: Session, source: Path) -> tuple[int, int]:
     return counts[Logged.RECORDED], counts[Logged.ALREADY]
 
 
-def input_lines(source: Path) -> list[bytes]:
-    """The lines of a file or of standard input that are not blank."""
-    raw = (
-        sys.stdin.buffer.read()
-        if source == STANDARD_INPUT
-        else read_bounded(source, what="the turns", limit=1 << 28)
-    )
-    return [line for line in raw.split(b"\n") if line.strip()]
+def input_lines(source: Path) -> Iterator[bytes]:
+    """The lines of a file or of standard input that are not blank, one by one as they come."""
+    try:
+        with (
+            contextlib.nullcontext(sys.stdin.buffer)
+            if source == STANDARD_INPUT
+            else source.open("rb") as file
+        ):
+            while line := file.readline(LINE_LIMIT + 1):
+                if line.strip():
+                    yield line
+    except OSError as problem:
+        raise explain_os_error(f"read the turns `{source}`", problem) from None
 
 
 def stream(settings: Settings) -> None:
@@ -236,7 +256,7 @@ def end(
 ) -> None:
     """End a session; under a tier that reports, upload. Status 1 when something is still queued."""
     settings = Settings(data, TierName.from_user(tier), url, key_file, ca, licence, keyring)
-    with open_recorder(settings, sync) as recorder:
+    with recording(settings, sync) as recorder:
         Session(recorder, session).end(notes)
     say("ended")
     if settings.tier is not TierName.LOCAL_ONLY:
@@ -265,7 +285,7 @@ def run_session(
     settings = Settings(data, TierName.from_user(tier), url, key_file, ca, licence, keyring)
     fields = session_fields(repo, branch, commit, session_id)
     session = start_session(settings, fields, sync)
-    with open_recorder(settings, sync) as recorder:
+    with recording(settings, sync) as recorder:
         running = Session(recorder, session.session_id)
         recorded, _ = log_turns(running, source)
         running.end(notes)
@@ -326,7 +346,7 @@ def ingest(
     data: Data = HERE,
 ) -> None:
     """Take other logs' events in, as local sessions; what is there already counts once."""
-    with open_recorder(Settings(data, TierName.LOCAL_ONLY)) as recorder:
+    with recording(Settings(data, TierName.LOCAL_ONLY)) as recorder:
         counts = ingest_events(recorder, DataFolder(data).windows, files)
     if usage is not None:
         add_snapshot(data, read_bounded(usage, what="the snapshot"))
@@ -377,7 +397,8 @@ def rebuild(
     same = whole.rollup.to_json() == resumed.rollup.to_json()
     if not check:
         folder.summary.unlink(missing_ok=True)
-        open_recorder(Settings(data, TierName.LOCAL_ONLY)).close()
+        with recording(Settings(data, TierName.LOCAL_ONLY)):
+            pass
     say("the summary agrees with the log" if same else "the summary differed from the log")
     if check and not same:
         raise typer.Exit(1)

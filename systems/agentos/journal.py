@@ -78,12 +78,13 @@ class Line:
 class Journal:
     """The one writer of a log file; holds its lock until closed."""
 
-    __slots__ = ("_descriptor", "_size", "_sync", "path", "repair")
+    __slots__ = ("_descriptor", "_size", "_sync", "_torn", "path", "repair")
 
     def __init__(self, path: Path, *, sync: Sync = Sync.NEVER, patience: float = 10.0) -> None:
         """Open or make `path`, wait up to `patience` seconds for its lock, mend its end."""
         self.path = path
         self._sync = sync
+        self._torn = False
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as problem:
@@ -105,9 +106,12 @@ class Journal:
         """Add one line, newline included; answers the log's new size. Raises `StoreError`, and then the
         log is as it was before."""
         try:
+            if self._torn:
+                self._cut_back()
             written = os.write(self._descriptor, line)
             if written != len(line):
-                os.ftruncate(self._descriptor, self._size)
+                self._torn = True
+                self._cut_back()
                 raise StoreError(
                     f"cannot write `{self.path}`: the disk is full; free some space and try again"
                 )
@@ -117,6 +121,11 @@ class Journal:
             raise explain_os_error(f"write `{self.path}`", problem) from None
         self._size += written
         return self._size
+
+    def _cut_back(self) -> None:
+        # Before anything else is appended: a line behind half a line would be lost with it.
+        os.ftruncate(self._descriptor, self._size)
+        self._torn = False
 
     def close(self) -> None:
         """Give the lock back; what was appended stays."""
@@ -156,7 +165,8 @@ class Journal:
     def _set_aside(self, start: int, torn: bytes) -> None:
         # On the disk before the log is cut: a kill between the two repeats the note, and loses nothing.
         note = json.dumps({"offset": start, "length": len(torn), "hex": torn.hex()}).encode() + b"\n"
-        with Path(f"{self.path}.torn").open("ab") as file:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        with os.fdopen(os.open(f"{self.path}.torn", flags, 0o600), "ab") as file:
             file.write(note)
             file.flush()
             os.fsync(file.fileno())

@@ -5,7 +5,7 @@ under LocalOnly, and a contract in the tests holds its imports to that.
 
     log(turn):  schema -> one write to windows.jsonl -> [acknowledged] -> glm_counts.jsonl, summary in memory
 
-What comes after the acknowledgement is derived. When it fails the event still stands, so `log` succeeds,
+What comes after the acknowledgement is derived. When it fails the event still stands, so the call succeeds,
 `problem` says what is behind, and the next opening makes it good.
 """
 
@@ -101,7 +101,7 @@ class Recorder:
             )
         self._append(session)
         self._sessions[session_id] = _Open()
-        self.write_summary()
+        self._derive(self.write_summary)
 
     def log(self, turn: dict[str, Any]) -> Logged:
         """Log a `turn` of an open session. On return it is in the log and survives this process's death."""
@@ -124,7 +124,7 @@ class Recorder:
         self._open(session_end["session_id"])
         self._append(session_end)
         del self._sessions[session_end["session_id"]]
-        self.write_summary()
+        self._derive(self.write_summary)
 
     def refresh_health(self) -> None:
         """Read the usage snapshots again, after some were added."""
@@ -137,12 +137,10 @@ class Recorder:
         self._written_at = monotonic()
 
     def close(self) -> None:
-        """Bring the summary's file up to date and give the locks back."""
-        try:
-            self.write_summary()
-        finally:
-            self._journal.close()
-            self._glm.close()
+        """Bring the summary's file up to date and give the locks back; see `problem` for whether it could."""
+        self._derive(self.write_summary)
+        self._journal.close()
+        self._glm.close()
 
     def __enter__(self) -> Self:
         return self

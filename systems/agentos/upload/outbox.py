@@ -36,6 +36,8 @@ from holdfast.systems.agentos.upload.depth import Depth, count_depth
 
 __all__ = ["Kind", "Outbox", "Row", "SetAside"]
 
+BATCH_BYTES = 4 << 20
+"""What one request carries at most, however many rows that is."""
 CHUNK = 2000
 """Log lines that one transaction takes in."""
 
@@ -136,7 +138,7 @@ class Outbox:
                     return made
 
     def head(self, kinds: Sequence[Kind], limit: int) -> tuple[Row, ...]:
-        """The oldest pending rows of one kind among `kinds`, in order, at most `limit`."""
+        """The oldest pending rows of one kind among `kinds`, in order, at most `limit` and 4 MiB."""
         with self._guarded():
             marks = ",".join("?" * len(kinds))
             names = [kind.value for kind in kinds]
@@ -146,11 +148,11 @@ class Outbox:
             ).fetchone()
             if first is None:
                 return ()
-            rows = self._db.execute(
+            found = self._db.execute(
                 "SELECT id, kind, key, body FROM pending WHERE kind = ? ORDER BY id LIMIT ?",
                 (first[0], limit),
-            ).fetchall()
-        return tuple(Row(id_, Kind(kind), key, body) for id_, kind, key, body in rows)
+            )
+            return tuple(_up_to(found, BATCH_BYTES))
 
     def settle(self, rows: Sequence[Row], *, duplicates: int, set_aside: Sequence[SetAside] = ()) -> None:
         """The CCC has accounted for `rows`: take them out, and keep those that it will never take."""
@@ -286,6 +288,15 @@ class Outbox:
         return StoreError(
             f"cannot use the queue `{self.path}`: {problem}; nothing was lost, its rows come from the log again"
         )
+
+
+def _up_to(found: Iterator[tuple[int, str, str, bytes]], size: int) -> Iterator[Row]:
+    """The first rows that are not longer than `size` together; one at least, if there is one."""
+    for number, (id_, kind, key, body) in enumerate(found):
+        size -= len(body)
+        if size < 0 and number:
+            return
+        yield Row(id_, Kind(kind), key, body)
 
 
 def _readable(line: Line) -> dict[str, Any] | None:

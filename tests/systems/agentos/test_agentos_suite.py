@@ -151,7 +151,19 @@ RED: dict[str, tuple[Callable[[Evidence], Evidence], str]] = {
     ),
     "a header that was not agreed to": (
         lambda e: replace(e, minimized=replace(e.minimized, wire=request(OK_BODY, "x-repo: mine"))),
-        "the headers x-repo",
+        "the header `x-repo: mine`",
+    ),
+    "a text in a header that is known": (
+        lambda e: replace(
+            e, minimized=replace(e.minimized, wire=request(OK_BODY, "user-agent: bXktcmVwbw=="))
+        ),
+        "the header `user-agent: bXktcmVwbw==`",
+    ),
+    "a session's id for an Idempotency-Key": (
+        lambda e: replace(
+            e, minimized=replace(e.minimized, wire=request(OK_BODY).replace(b"a" * 64, b"my-session"))
+        ),
+        "the header `idempotency-key: my-session`",
     ),
     "an events call under minimized": (
         lambda e: replace(

@@ -509,3 +509,28 @@ def test_the_usage_snapshot_becomes_model_health(desk: Desk) -> None:
         uplink.upload(FAST)
         snapshot: dict[str, Any] = json.loads(uplink.channel.usage())
     assert snapshot["models"] == {"m": {"samples": 4, "warnings": 0, "gaps": 0}}
+
+
+def test_a_batch_is_bounded_in_bytes_and_large_rows_arrive_all_the_same(desk: Desk) -> None:
+    """Twenty turns of 900 KB: 18 MB, which the server would refuse as one body."""
+    with Recorder(desk.folder.root) as recorder:
+        session = start_reported(Full(GRANT), recorder, {})
+        for _ in range(20):
+            links = ["https://told.example/" + "x" * 1900] * 32
+            session.log(
+                {
+                    "model": "m",
+                    "tokens_in": 1,
+                    "tokens_out": 1,
+                    "value": {"links": links, "summary": "s" * 4000},
+                }
+            )
+    with desk.uplink(Full(GRANT)) as uplink:
+        uplink.outbox.catch_up(desk.folder.windows, now=NOW)
+        uplink.outbox._db.execute(
+            "UPDATE pending SET body = CAST(body || printf('%900000s', '') AS BLOB) WHERE id > 1"
+        )
+        head = uplink.outbox.head([Kind.EVENT], 500)
+        assert 1 < len(head) < 6
+        assert uplink.upload(Policy()).stopped is None
+    assert desk.totals.turns == 20
