@@ -7,15 +7,15 @@ Each claim has its control: the tap must have seen a canary where one may pass, 
 one is made, the kill a request that was under way. Without its control a claim is `cannot_tell`.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
 from holdfast.harness.gate import Gate, Judgement, cannot_tell, failed, passed, worst
 from holdfast.harness.suite import Suite
-from holdfast.suites.agentos_scene import ADAPTER, KEY, CommandStage, Runs, Trace, open_scene, turns_as_input
+from holdfast.suites.agentos_scene import ADAPTER, CommandStage, Runs, Trace, open_scene, turns_as_input
+from holdfast.suites.agentos_wire import MARK, find_canaries, parse_requests, request_faults
 from holdfast.systems.agentos.server import parse_faults
 
 __all__ = [
@@ -30,42 +30,8 @@ __all__ = [
     "suite",
 ]
 
-MARK = "canary7d1b"
 TURNS = 6
 LOCAL_FILES = {"windows.jsonl", "glm_counts.jsonl", "metrics_summary.json"}
-METRICS = frozenset(
-    [
-        "turns",
-        "tokens_in",
-        "tokens_out",
-        "glm_turns",
-        "image_turns",
-        "errors",
-        "reroutes",
-        "features_shipped",
-        "cost_usd",
-        "churn_mean",
-        "latency_ms_mean",
-        "capacity_mean",
-        "glm_share",
-        "error_ratio",
-        "reroute_ratio",
-    ]
-)
-"""What the minimized tier may say. Spelled here a second time on purpose: a name that somebody adds to the
-adapter's own list is a leak until it is agreed to here as well."""
-HEADERS: Mapping[str, str] = {
-    "host": r"ccc\.invalid",
-    "accept": "application/json",
-    "accept-encoding": "[a-z, ]+",
-    "connection": "keep-alive",
-    "user-agent": "agentos/[0-9]+",
-    "authorization": f"Bearer {KEY}",
-    "idempotency-key": "[0-9a-f]{64}",
-    "content-type": "application/json",
-    "content-length": "[0-9]+",
-}
-"""What may stand in a minimized request's head; a header is as good a way out as a body."""
 FULL_MAY = frozenset({"summary", "links"})
 """Of `value`, what the full tier may say."""
 
@@ -374,60 +340,6 @@ def judge_kill(seen: Kill) -> Judgement:
             f" {seen.logged} and 1 were logged"
         )
     return passed(f"kill -9 inside a request: {seen.logged} turns, each counted once")
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """One request of the capture."""
-
-    line: str
-    headers: Mapping[str, str]
-    body: bytes
-
-
-def parse_requests(wire: bytes) -> tuple[Heard, ...] | None:
-    """The capture as requests; None when it is not whole ones. Small and strict on purpose: what it does not
-    understand is not let through as harmless."""
-    found = []
-    while wire:
-        head, gap, rest = wire.partition(b"\r\n\r\n")
-        line, *fields = head.decode("latin-1").split("\r\n")
-        headers = {
-            name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)
-        }
-        length = int(headers.get("content-length", "0"))
-        if not gap or len(rest) < length or "transfer-encoding" in headers or len(headers) != len(fields):
-            return None
-        found.append(Heard(line, headers, rest[:length]))
-        wire = rest[length:]
-    return tuple(found)
-
-
-def request_faults(request: Heard) -> Iterable[str]:
-    """What is in a minimized request that was not agreed to."""
-    if request.line != "POST /v1/metrics HTTP/1.1":
-        yield f"minimized made the call `{request.line[:80]}`"
-        return
-    for name, value in request.headers.items():
-        if not re.fullmatch(HEADERS.get(name, "(?!)"), value):
-            yield f"minimized sent the header `{name}: {value[:80]}`"
-    if "idempotency-key" not in request.headers:
-        yield "minimized sent no Idempotency-Key"
-    body = json.loads(request.body)
-    if set(body) != {"schema", "metrics"}:
-        yield f"minimized sent a body of {', '.join(sorted(body))}"
-        return
-    if extra := set(body["metrics"]) - METRICS:
-        yield f"minimized sent the fields {', '.join(sorted(extra))}"
-    if odd := [name for name, value in body["metrics"].items() if type(value) not in {int, float}]:
-        yield f"minimized sent something else than a number as {', '.join(odd)}"
-
-
-def find_canaries(wire: bytes) -> tuple[str, ...]:
-    """The names of the fields whose canaries are in `wire`, in any case."""
-    found = re.findall(rf"{MARK}-([a-z_]+)".encode(), wire.lower())
-    return tuple(sorted({name.decode() for name in found}))
 
 
 def make_suite(command: tuple[str, ...] = ADAPTER) -> Suite[Evidence]:

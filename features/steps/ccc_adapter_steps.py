@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from behave import given, then, when
 
-from holdfast.suites.agentos import MARK, find_canaries, private_turns
+from holdfast.suites.agentos import private_turns
 from holdfast.suites.agentos_scene import Scene, open_scene, stage_for, turns_as_input
+from holdfast.suites.agentos_wire import MARK, find_canaries
 from holdfast.systems.agentos.server import parse_faults
 
 LOCAL_FILES = ("glm_counts.jsonl", "metrics_summary.json", "windows.jsonl")

@@ -5,17 +5,16 @@ or input, or a licence's or tier's no · 70 our own fault.
 """
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
-from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from holdfast.clock import utc_now
+from holdfast.systems.agentos.cli_licence import app as licence_app
+from holdfast.systems.agentos.console import say, tell
 from holdfast.systems.agentos.errors import AdapterError, BadInputError
 from holdfast.systems.agentos.files import (
     explain_os_error,
@@ -29,17 +28,25 @@ from holdfast.systems.agentos.ingest import add_snapshot, ingest_events
 from holdfast.systems.agentos.integrations.local import Session
 from holdfast.systems.agentos.integrations.recorder import Logged, Recorder, iter_events
 from holdfast.systems.agentos.journal import LINE_LIMIT, Sync
-from holdfast.systems.agentos.licensing.issue import (
-    device_id,
-    issue_pack,
-    keyring_entry,
-    load_private_key,
-    make_private_key,
-)
-from holdfast.systems.agentos.licensing.pack import parse_keyring, parse_pack, read_file
 from holdfast.systems.agentos.metrics.attribution import model_value, session_value
 from holdfast.systems.agentos.metrics.summary import fold_log, load_health, render_summary
-from holdfast.systems.agentos.parts import Parts
+from holdfast.systems.agentos.options import (
+    HERE,
+    AsJson,
+    Authority,
+    Data,
+    KeyFile,
+    KeyringFile,
+    LicenceFile,
+    Repo,
+    SessionId,
+    SyncText,
+    TierText,
+    Tries,
+    Turns,
+    Url,
+)
+from holdfast.systems.agentos.parts import Parts, parts, use_parts
 from holdfast.systems.agentos.privacy.tier import TierName
 from holdfast.systems.agentos.settings import Settings, read_key
 from holdfast.systems.agentos.status import (
@@ -65,67 +72,13 @@ ccc = typer.Typer(
     help="Record sessions and upload what the tier lets out.", no_args_is_help=True, rich_markup_mode=None
 )
 session_app = typer.Typer(help="Start, log and end sessions.", no_args_is_help=True, rich_markup_mode=None)
-licence_app = typer.Typer(
-    help="Show, verify and issue licences.", no_args_is_help=True, rich_markup_mode=None
-)
 app.add_typer(ccc, name="ccc")
 ccc.add_typer(session_app, name="session")
 app.add_typer(licence_app, name="license")
 
-Data = Annotated[Path, typer.Option("--data", envvar="AGENTOS_DATA", help="the data folder")]
-TierText = Annotated[str, typer.Option("--tier", envvar="AGENTOS_TIER", help="local_only, minimized or full")]
-Url = Annotated[
-    str | None,
-    typer.Option("--url", envvar="AGENTOS_CCC_URL", help="https://HOST, http://127.0.0.1:PORT or unix:/PATH"),
-]
-KeyFile = Annotated[
-    Path | None, typer.Option("--key-file", envvar="AGENTOS_CCC_KEY_FILE", help="a file with the bearer key")
-]
-Authority = Annotated[
-    Path | None, typer.Option("--ca", envvar="AGENTOS_CCC_CA", help="a CA to trust in place of the system's")
-]
-LicenceFile = Annotated[
-    Path | None, typer.Option("--licence", envvar="AGENTOS_LICENCE", help="the licence pack")
-]
-KeyringFile = Annotated[
-    Path | None,
-    typer.Option("--keyring", envvar="AGENTOS_KEYRING", help="the keys that licences may be signed with"),
-]
-SyncText = Annotated[
-    Sync, typer.Option("--sync", envvar="AGENTOS_SYNC", help="each: a turn survives power loss")
-]
-Repo = Annotated[str, typer.Option(help="the repository's id")]
-SessionId = Annotated[str | None, typer.Option("--id", help="the session's id, if it has one already")]
-Turns = Annotated[Path, typer.Option("--from", help="turns, a JSON object a line; - for standard input")]
-Tries = Annotated[
-    int, typer.Option("--tries", envvar="AGENTOS_TRIES", min=1, help="of one batch, before it is left queued")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="for scripts")]
-HERE = Path(".agentos")
 STANDARD_INPUT = Path("-")
-_PARTS: ContextVar[Parts] = ContextVar("parts")
 # The command-line library brings its own copy of click in newer versions; this is the base class in either.
 UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
-
-
-def parts() -> Parts:
-    """What `main` was given."""
-    return _PARTS.get()
-
-
-def say(value: str | dict[str, Any]) -> None:
-    """A result, to standard output."""
-    sys.stdout.write((json.dumps(value) if isinstance(value, dict) else printable(value)) + "\n")
-
-
-def printable(text: str) -> str:
-    """Text from anywhere, fit for a terminal: control characters as escapes, line ends kept."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
-
-
-def tell(notice: str) -> None:
-    """A notice, to standard error."""
-    sys.stderr.write(f"agentos: {printable(notice)}\n".replace("\n", " ").rstrip() + "\n")
 
 
 @contextlib.contextmanager
@@ -490,110 +443,9 @@ def backfill_command(
         )
 
 
-@licence_app.command()
-def show(licence: LicenceFile = None, keyring: KeyringFile = None) -> None:
-    """Print what a licence says, without verifying it."""
-    del keyring
-    pack = parse_pack(read_file(required(licence, "--licence"), what="the licence"))
-    say(
-        {
-            "license_id": pack.license_id,
-            "issuer": pack.issuer,
-            "plan": pack.plan,
-            "entitlements": sorted(pack.entitlements),
-            "not_before": pack.not_before.isoformat(),
-            "expires": pack.expires.isoformat(),
-            "device": pack.device,
-            "key_id": pack.key_id,
-            "verified": False,
-        }
-    )
-
-
-@licence_app.command()
-def verify(licence: LicenceFile = None, keyring: KeyringFile = None, data: Data = HERE) -> None:
-    """Check a licence as a session's start does, against the keyring, the clock and this device."""
-    settings = Settings(data, TierName.MINIMIZED, licence=licence, keyring=keyring)
-    grant = parts().reporting().grant(settings)
-    entitlements = ", ".join(sorted(grant.entitlements)) or "none"
-    say(
-        f"valid: {grant.license_id}, plan {grant.plan}, until {grant.expires.isoformat()}, grants {entitlements}"
-    )
-
-
-@licence_app.command()
-def device() -> None:
-    """Print the id that a licence for this device is bound to."""
-    found = device_id()
-    if found is None:
-        raise BadInputError("this machine has no /etc/machine-id; use a licence without a device")
-    say(found)
-
-
-@licence_app.command("new-key")
-def new_key(
-    private: Annotated[Path, typer.Option(help="the private key's file, made with mode 600")],
-    keyring: Annotated[Path, typer.Option(help="the keyring to add the public half to")],
-    key_id: Annotated[str, typer.Option(help="its name in the keyring")],
-    not_after: Annotated[
-        str | None, typer.Option(help="when its packs stop being taken, RFC 3339, UTC")
-    ] = None,
-) -> None:
-    """Make a development key and add its public half to a keyring."""
-    content: dict[str, Any] = {"schema": "ccc.keyring/1", "keys": []}
-    if keyring.exists():
-        raw = read_file(keyring, what="the keyring")
-        if key_id in parse_keyring(raw):
-            raise BadInputError(f"the keyring has a key named `{key_id}` already; choose another name")
-        content = parse_object(raw, what="the keyring", limit=1 << 16)
-    entry = keyring_entry(key_id, make_private_key(private))
-    content["keys"] = [*content["keys"], entry | ({"not_after": not_after} if not_after else {})]
-    parse_keyring(json.dumps(content).encode())
-    write_json(keyring, content)
-    say(f"made `{private}`; `{keyring}` trusts `{key_id}`")
-
-
-@licence_app.command()
-def issue(
-    private: Annotated[Path, typer.Option(help="the private key's file")],
-    key_id: Annotated[str, typer.Option(help="its name in the keyring")],
-    output: Annotated[Path, typer.Option(help="the licence to write")],
-    license_id: str = "dev",
-    issuer: str = "development",
-    plan: str = "dev",
-    entitlement: Annotated[list[str] | None, typer.Option(help="may be given several times")] = None,
-    days: Annotated[float, typer.Option(help="how long it is valid; negative: expired already")] = 30.0,
-    bind: Annotated[bool, typer.Option("--bind", help="for this device only")] = False,
-    device_digest: Annotated[str | None, typer.Option("--device", help="for the device with this id")] = None,
-) -> None:
-    """Issue a licence with a development key."""
-    now = datetime.now(UTC).replace(microsecond=0)
-    begin, until = sorted((now, now + timedelta(days=days)))
-    pack = issue_pack(
-        load_private_key(private),
-        key_id=key_id,
-        issuer=issuer,
-        license_id=license_id,
-        plan=plan,
-        entitlements=tuple(entitlement or ()),
-        not_before=begin - timedelta(minutes=1),
-        expires=until,
-        device=device_id() if bind else device_digest,
-    )
-    write_json(output, pack)
-    say(f"wrote {output}")
-
-
-def required(value: Path | None, option: str) -> Path:
-    """An option that this command cannot do without."""
-    if value is None:
-        raise BadInputError(f"give {option}")
-    return value
-
-
 def main(argv: list[str] | None = None, with_parts: Parts | None = None) -> int:
     """Run the command line; the library's own exit codes are mapped to ours."""
-    _PARTS.set(with_parts or Parts())
+    use_parts(with_parts or Parts())
     try:
         return int(app(argv, standalone_mode=False, prog_name="agentos") or 0)
     except (Exception, KeyboardInterrupt) as problem:  # noqa: BLE001 - the last line of defence: no traceback, no secret

@@ -4,6 +4,7 @@
 loaded when a tier that reports is set, not before. The tests' planted faults are subclasses of a few lines.
 """
 
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from holdfast.systems.agentos.privacy.tier import LocalOnly
 if TYPE_CHECKING:
     from holdfast.systems.agentos.reporting import Reporting
 
-__all__ = ["Parts"]
+__all__ = ["Parts", "parts", "use_parts"]
 
 
 class Parts:
@@ -34,3 +35,16 @@ class Parts:
         from holdfast.systems.agentos.reporting import Reporting
 
         return Reporting()
+
+
+_CURRENT: ContextVar[Parts] = ContextVar("parts")
+
+
+def use_parts(chosen: Parts) -> None:
+    """What the commands of this run get their objects from."""
+    _CURRENT.set(chosen)
+
+
+def parts() -> Parts:
+    """What `use_parts` was given."""
+    return _CURRENT.get()

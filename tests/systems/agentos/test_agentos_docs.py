@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.clock import wait_until
-from holdfast.suites.agentos import METRICS
+from holdfast.suites.agentos_wire import METRICS
 from holdfast.systems.agentos.status import render_prometheus
 
 PAGE = (Path(__file__).parents[3] / "docs" / "CCC-BRIDGE.md").read_text()

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.clock import utc_now
-from holdfast.suites.agentos import METRICS
+from holdfast.suites.agentos_wire import METRICS
 from holdfast.systems.agentos.metrics import Rollup, model_value, session_value
 from holdfast.systems.agentos.metrics.summary import fold_log, render_summary, write_summary
 from holdfast.systems.agentos.privacy import SAFE_FIELDS, reduce_event, reduce_metrics
