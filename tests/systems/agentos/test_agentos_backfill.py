@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from holdfast.systems.agentos.errors import BadInputError
@@ -87,7 +87,7 @@ records = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=150)
 @given(st.lists(records, min_size=1, max_size=6), st.data())
 def test_records_concatenated_and_split_anywhere_are_all_found(
     made: list[dict[str, Any]], data: st.DataObject
@@ -109,7 +109,7 @@ def test_records_concatenated_and_split_anywhere_are_all_found(
     assert lost == []
 
 
-@settings(max_examples=200)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=200)
 @given(
     st.lists(
         st.sampled_from([A, B, "{", "}", '"', "\\", "\n", "x", "\0", A[:7], B[:20], "\ufeff"]), max_size=14

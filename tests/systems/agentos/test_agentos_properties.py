@@ -4,6 +4,7 @@ import json
 import math
 import os
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.clock import utc_now
-from holdfast.suites.agentos_wire import METRICS
+from holdfast.suites.agentos_scene import KEY
+from holdfast.suites.agentos_wire import METRICS, parse_requests, request_faults
+from holdfast.systems.agentos.folder import DataFolder
+from holdfast.systems.agentos.integrations.ccc_client import Uplink
+from holdfast.systems.agentos.licensing.grant import seal_grant
 from holdfast.systems.agentos.metrics import Rollup, model_value, session_value
 from holdfast.systems.agentos.metrics.summary import fold_log, render_summary, write_summary
-from holdfast.systems.agentos.privacy import SAFE_FIELDS, reduce_event, reduce_metrics
+from holdfast.systems.agentos.privacy import SAFE_FIELDS, Minimized, reduce_event, reduce_metrics
 from holdfast.systems.agentos.schemas import require_event
+from holdfast.systems.agentos.server import Server, Store, Tap
 from holdfast.systems.agentos.strict_json import dump_line
+from holdfast.systems.agentos.upload.channel import Channel
+from holdfast.systems.agentos.upload.endpoint import Endpoint
 from holdfast.systems.agentos.upload.outbox import Kind, Outbox
+from holdfast.systems.agentos.upload.retry import Policy
 
 SECRET = "sEcReT"
 TIMES = 20 if os.environ.get("HOLDFAST_PROFILE") == "nightly" else 1
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no finding."""
 names = st.sampled_from(["glm-4.6", "claude-haiku", "glm-air", "o"])
 secrets = st.text("abc", max_size=3).map(lambda tail: SECRET + tail)
 counts = st.integers(0, 2**40)
@@ -100,7 +111,7 @@ def session_of(made: list[dict[str, Any]], tier: str) -> list[dict[str, Any]]:
     return [began, *numbered, ended]
 
 
-@settings(max_examples=40 * TIMES)
+@settings(CALM, max_examples=40 * TIMES)
 @given(st.lists(turns, max_size=12), st.data())
 def test_a_checkpoint_anywhere_changes_nothing_of_the_sum(
     made: list[dict[str, Any]], data: st.DataObject
@@ -117,7 +128,7 @@ def test_a_checkpoint_anywhere_changes_nothing_of_the_sum(
     assert render_summary(pieces, {}) == render_summary(whole, {})
 
 
-@settings(max_examples=40 * TIMES)
+@settings(CALM, max_examples=40 * TIMES)
 @given(st.lists(turns, max_size=8), st.integers(0, 10), st.binary(max_size=20))
 def test_the_summary_resumed_from_its_file_equals_a_full_rebuild(
     made: list[dict[str, Any]], stop: int, junk: bytes
@@ -135,7 +146,7 @@ def test_the_summary_resumed_from_its_file_equals_a_full_rebuild(
     assert resumed.rollup.to_json() == rebuilt.rollup.to_json()
 
 
-@settings(max_examples=40 * TIMES)
+@settings(CALM, max_examples=40 * TIMES)
 @given(st.lists(turns, max_size=12))
 def test_the_rollup_agrees_with_the_sums_written_down_plainly(made: list[dict[str, Any]]) -> None:
     """The second, small implementation: one expression a figure."""
@@ -158,7 +169,7 @@ def test_the_rollup_agrees_with_the_sums_written_down_plainly(made: list[dict[st
         )
 
 
-@settings(max_examples=40 * TIMES)
+@settings(CALM, max_examples=40 * TIMES)
 @given(st.lists(turns, max_size=12))
 def test_the_models_shares_add_up_to_the_sessions_value(made: list[dict[str, Any]]) -> None:
     size = math.fsum(abs(turn.get("measurement", {}).get("feature_delta", 0)) for turn in made)
@@ -177,7 +188,7 @@ def leaving(made: list[dict[str, Any]], tier: str) -> dict[Kind, list[bytes]]:
     return found
 
 
-@settings(max_examples=40 * TIMES, suppress_health_check=[HealthCheck.too_slow])
+@settings(CALM, max_examples=40 * TIMES)
 @given(st.lists(turns, max_size=6))
 def test_minimized_lets_out_agreed_numbers_whatever_is_in_the_events(made: list[dict[str, Any]]) -> None:
     found = leaving(made, "minimized")
@@ -190,7 +201,38 @@ def test_minimized_lets_out_agreed_numbers_whatever_is_in_the_events(made: list[
     assert metrics["turns"] == len(made)
 
 
-@settings(max_examples=40 * TIMES, suppress_health_check=[HealthCheck.too_slow])
+@settings(CALM, max_examples=10 * TIMES)
+@given(st.lists(turns, min_size=1, max_size=4))
+def test_on_the_wire_itself_minimized_says_nothing_else(made: list[dict[str, Any]]) -> None:
+    """The same through the real client, a tap and the real server: head and body of every request."""
+    grant = seal_grant(
+        license_id=SECRET,
+        plan=SECRET,
+        entitlements=frozenset({"telemetry_minimized"}),
+        expires=utc_now(),
+        key_id="k",
+    )
+    with tempfile.TemporaryDirectory(prefix="hf-") as folder, ExitStack() as stack:
+        root = Path(folder)
+        (root / "windows.jsonl").write_bytes(
+            b"".join(dump_line(event) for event in session_of(made, "minimized"))
+        )
+        store = Store(root / "server.sqlite")
+        stack.callback(store.close)
+        stack.enter_context(Server(store, KEY, unix=root / "s"))
+        tap = stack.enter_context(Tap(root / "t", root / "s"))
+        channel = Channel(Minimized(grant), Endpoint.from_user(tap.address), KEY)
+        uplink = stack.enter_context(Uplink(DataFolder(root), Outbox(root / "outbox.sqlite"), channel))
+        assert uplink.upload(Policy(tries=1)).stopped is None
+        assert store.totals().metrics_turns == len(made)
+        wire = tap.sent
+    assert SECRET.encode() not in wire
+    requests = parse_requests(wire)
+    assert requests
+    assert [fault for request in requests for fault in request_faults(request)] == []
+
+
+@settings(CALM, max_examples=40 * TIMES)
 @given(st.lists(turns, min_size=1, max_size=4))
 def test_local_only_lets_nothing_out_even_when_somebody_opens_a_queue_over_its_log(
     made: list[dict[str, Any]],
@@ -198,7 +240,7 @@ def test_local_only_lets_nothing_out_even_when_somebody_opens_a_queue_over_its_l
     assert leaving(made, "local_only") == {Kind.EVENT: [], Kind.METRICS: []}
 
 
-@settings(max_examples=60 * TIMES)
+@settings(CALM, max_examples=60 * TIMES)
 @given(turns)
 def test_full_reduces_value_and_leaves_later_fields_at_home(turn: dict[str, Any]) -> None:
     reduced = reduce_event({**turn, "turn_id": "t"})
