@@ -26,9 +26,12 @@ PIECE = 1 << 20
 BLOCK = 1 << 18
 """What is read at once."""
 TRIES = 32
-"""How many places inside a torn line are tried for the beginning of a whole record."""
+"""How many places in a line with torn parts are tried for the beginning of a whole record."""
 WINDOW = 1 << 16
-"""How long such a record may be: what bounds the work on hostile lines."""
+"""How long such a record may be."""
+SEAM = 1 << 12
+"""How far the end of an object is looked for by its seam, before braces are counted. These three bound the work
+on a hostile line to a multiple of its length."""
 _OUTSIDE = re.compile(rb'["{}]')
 _INSIDE = re.compile(rb'\\.|["]', re.DOTALL)
 _BLANK = b" \t\r\n"
@@ -77,11 +80,10 @@ class _Scan:
     quoted: bool = False
     escaped: bool = False
 
-    def find_end(self, raw: bytes) -> int:
-        """Go on over `raw`; the place behind the brace that closes the object, or -1."""
-        place = 0
-        if self.escaped and raw:
-            place, self.escaped = 1, False
+    def find_end(self, raw: bytes, place: int = 0) -> int:
+        """Go on over `raw` from `place`; the place behind the brace that closes the object, or -1."""
+        if self.escaped and place < len(raw):
+            place, self.escaped = place + 1, False
         while match := (_INSIDE if self.quoted else _OUTSIDE).search(raw, place):
             place = match.end()
             match match.group():
@@ -137,7 +139,7 @@ class Reader(Generic[T]):
             yield self._give_up()
 
     def _take_apart(self, raw: bytes, offset: int, tail: int) -> Iterator[Found[T] | Unreadable]:
-        place, end = 0, len(raw)
+        place, end, tries = 0, len(raw), TRIES
         while place < end:
             start = self._next_brace(raw, place)
             yield from _unless_blank(raw[place:start], offset + place)
@@ -148,7 +150,8 @@ class Reader(Generic[T]):
                 yield Found(value.value, mended=True)
                 place = close
                 continue
-            if (found := self._inside(raw, start)) is not None:
+            found, tries = self._inside(raw, start, tries)
+            if found is not None:
                 begin, after, value = found
                 yield Unreadable(offset + start, begin - start)
                 yield Found(value.value, mended=True)
@@ -162,29 +165,30 @@ class Reader(Generic[T]):
 
     def _first_object(self, raw: bytes, start: int) -> tuple[int, Found[T] | None]:
         """The end of the object that begins at `start` (-1: not in here), and its value if it is one."""
-        seam = raw.find(b"}{", start) + 1
+        seam = raw.find(b"}{", start, start + SEAM) + 1
         if seam and (value := self._try(raw[start:seam])) is not None:
             return seam, value
         self._scan = _Scan()
-        length = self._scan.find_end(raw[start:] if start else raw)
-        if length < 0:
-            return -1, None
-        return start + length, self._try(raw[start : start + length])
+        close = self._scan.find_end(raw, start)
+        return close, None if close < 0 else self._try(raw[start:close])
 
-    def _inside(self, raw: bytes, start: int) -> tuple[int, int, Found[T]] | None:
+    def _inside(self, raw: bytes, start: int, tries: int) -> tuple[tuple[int, int, Found[T]] | None, int]:
         """A record that begins in the middle of a torn line, as when a writer died and the next went on:
-        where it begins, where it ends, and what it says."""
+        where it begins, where it ends, and what it says; and how many of `tries` are left for this line."""
         held = self._scan
         place = start
-        for _ in range(TRIES):
+        while tries:
             place = raw.find(b'{"', place + 1)
             if place < 0:
+                # None from here on, so nobody need look through the rest of the line again.
+                tries = 0
                 break
+            tries -= 1
             length, value = self._first_object(raw[place : place + WINDOW], 0)
             if value is not None and self.plausible(value.value):
-                return place, place + length, value
+                return (place, place + length, value), tries
         self._scan = held
-        return None
+        return None, tries
 
     def _join(self, raw: bytes, offset: int, tail: int) -> Iterator[Found[T] | Unreadable]:
         close = self._scan.find_end(raw)
