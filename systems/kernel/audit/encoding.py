@@ -1,0 +1,99 @@
+"""The one way to write an event: canonical JSON (RFC 8785), assembled by hand because the key order is known.
+
+A test holds this against `rfc8785` byte for byte over generated events. The leaf of an entry is the
+canonical JSON of `{"body", "id", "previous", "version"}`; its hash is the RFC 6962 leaf hash, and is the
+link of the chain as well: one hash covers every column that is stored, the version included.
+"""
+
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from json.encoder import encode_basestring
+from typing import Any, Final
+
+import rfc8785
+
+from holdfast.systems.kernel.audit.event import MAX_SUMMARY, Event
+
+__all__ = ["GENESIS", "VERSION", "encode_body", "entry_hash", "entry_leaf", "redacted"]
+
+VERSION: Final = 1
+GENESIS: Final = bytes(32)
+"""`previous` of the first entry."""
+SAFE: Final = 2**53 - 1
+SECRETS: Final = re.compile(
+    r"""-----BEGIN[ A-Z]*PRIVATE\ KEY-----.*?(?:-----END[ A-Z]*PRIVATE\ KEY-----|\Z)
+      | \b(?:sk|pk|rk|ghp|gho|ghs|xox[abp]|glpat|hf)[-_][A-Za-z0-9_-]{8,}
+      | \bgithub_pat_[A-Za-z0-9_]{8,} | \bAKIA[0-9A-Z]{12,} | \bAIza[A-Za-z0-9_-]{20,}
+      | \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?
+      | (?<=://)[^/\s:@]{1,256}:[^/\s@]{1,256}(?=@)
+      | (?i:\b(?:authorization|proxy-authorization|x-api-key|cookie)["']?\s*[:=]\s*["']?(?:bearer\s+|basic\s+)?)[^\s"',;]+
+      | (?i:\bbearer\s+)[A-Za-z0-9._~+/-]{8,}=*
+      | (?i:\w{0,64}(?:password|passwd|secret|token|api_?key|access_?key)["']?\s*[:=]\s*["']?)[^\s"',;&]+""",
+    re.VERBOSE | re.DOTALL,
+)
+REMOVED: Final = "[removed]"
+MAX_SCANNED: Final = 8 * MAX_SUMMARY
+
+quote = encode_basestring
+
+
+def redacted(text: str) -> str:
+    """`text` without what looks like a secret, at most 500 characters.
+
+    Cut before and after: the scan is bounded, and a secret that the first cut splits is still recognised
+    by its beginning.
+    """
+    return SECRETS.sub(REMOVED, text[:MAX_SCANNED])[:MAX_SUMMARY] if text else ""
+
+
+def encode_body(event: Event, time: str) -> str:
+    """The event's canonical JSON; raises `ValueError` for metadata that canonical JSON cannot hold."""
+    return (
+        f'{{"caller":{quote(event.caller)},"decision":{_maybe(event.decision)},'
+        f'"duration_us":{event.duration_us:d},"event":"{event.type.value}",'
+        f'"input":{quote(redacted(event.summary))},"metadata":{_metadata(event.metadata)},'
+        f'"mode":{_maybe(event.mode)},"reasons":{_texts(event.reasons)},"rules":{_texts(event.rules)},'
+        f'"sandbox":{_maybe(event.sandbox)},"state":{_maybe(event.state)},"subject":{quote(event.subject)},'
+        f'"time":"{time}","token":{_maybe(event.token)}}}'
+    )
+
+
+def entry_leaf(entry_id: int, version: int, body: str, previous: bytes) -> bytes:
+    """The bytes that an entry's hash is over (after the leaf prefix), for a third party to rebuild."""
+    return f'{{"body":{body},"id":{entry_id},"previous":"{previous.hex()}","version":{version}}}'.encode()
+
+
+def entry_hash(entry_id: int, version: int, body: str, previous: bytes) -> bytes:
+    """The chain's link and the tree's leaf hash, in one."""
+    leaf = f'\0{{"body":{body},"id":{entry_id},"previous":"{previous.hex()}","version":{version}}}'
+    return sha256(leaf.encode()).digest()
+
+
+def _maybe(text: str | None) -> str:
+    return "null" if text is None else quote(text)
+
+
+def _texts(texts: tuple[str, ...]) -> str:
+    return f"[{','.join(map(quote, texts))}]" if texts else "[]"
+
+
+def _metadata(values: Mapping[str, Any]) -> str:
+    if not values:
+        return "{}"
+    parts = []
+    for key in sorted(values):
+        value = values[key]
+        if not key.isascii():
+            break
+        if value is None:
+            parts.append(f"{quote(key)}:null")
+        elif type(value) is str:
+            parts.append(f"{quote(key)}:{quote(value)}")
+        elif type(value) is int and -SAFE <= value <= SAFE:
+            parts.append(f"{quote(key)}:{value:d}")
+        else:
+            break
+    else:
+        return f"{{{','.join(parts)}}}"
+    return rfc8785.dumps(dict(values)).decode()
