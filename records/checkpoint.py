@@ -84,18 +84,15 @@ class Verifier:
 class Signer:
     """A private key and the name it signs under; never shown in a repr."""
 
-    __slots__ = ("_key", "name")
+    __slots__ = ("_key", "name", "verifier")
 
     def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
         if not name or any(c.isspace() or c == "+" for c in name):
             raise NoteError(f"`{name}` cannot name a key: no spaces, no `+`, not empty")
         self.name = name
         self._key = key
-
-    @property
-    def verifier(self) -> Verifier:
+        self.verifier = Verifier(name, key.public_key().public_bytes_raw())
         """The public half."""
-        return Verifier(self.name, self._key.public_key().public_bytes_raw())
 
     def sign(self, checkpoint: Checkpoint) -> str:
         """The note; `checkpoint.origin` must be this signer's name."""

@@ -5,6 +5,7 @@ looks up its own syscall and the directories on the way to its path; no other ru
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,10 +13,20 @@ from typing import Any, Final, final
 
 import rfc8785
 
+from holdfast.systems.kernel.decision import Phase
+from holdfast.systems.kernel.glob import PathSet
 from holdfast.systems.kernel.request import SYSCALLS, Request
 from holdfast.systems.kernel.rules import Action, Match, Rule, Source, Vote
 
-__all__ = ["MAX_BUILTINS", "Policy", "PolicyError", "Shelf", "compile_policy", "rule_document"]
+__all__ = [
+    "MAX_BUILTINS",
+    "Policy",
+    "PolicyError",
+    "Shelf",
+    "compile_policy",
+    "parse_document",
+    "rule_document",
+]
 
 MAX_BUILTINS: Final = 10
 Filed = tuple[Rule, Vote]
@@ -64,7 +75,9 @@ class Policy:
     builtin: Mapping[str, Shelf]
     yaml: Mapping[str, Shelf]
     digest: str
-    """SHA-256 over the canonical JSON of all rules, sorted: equal rules in another order hash the same."""
+    """SHA-256 over `document`: equal rules in another order, or given twice, hash the same."""
+    document: str
+    """The canonical JSON of all rules, as a sorted set; `parse_document` makes the same policy of it."""
 
 
 def compile_policy(rules: Iterable[Rule]) -> Policy:
@@ -75,8 +88,11 @@ def compile_policy(rules: Iterable[Rule]) -> Policy:
         raise PolicyError(f"{len(builtin)} built-in rules; at most {MAX_BUILTINS} are allowed")
     if any(rule.source is Source.EXTENSION for rule in kept):
         raise PolicyError("an extension's rules live in its own process, not in the policy")
+    document = _document(kept)
     others = [rule for rule in kept if rule.source is Source.YAML]
-    return Policy(kept, _index(builtin), _index(others), _digest(kept))
+    return Policy(
+        kept, _index(builtin), _index(others), hashlib.sha256(document).hexdigest(), document.decode()
+    )
 
 
 def _index(rules: list[Rule]) -> Mapping[str, Shelf]:
@@ -107,9 +123,37 @@ def _shelve(entries: list[Filed]) -> Shelf:
     return Shelf(tuple(anywhere), {key: tuple(found) for key, found in by_directory.items()})
 
 
-def _digest(rules: tuple[Rule, ...]) -> str:
+def _document(rules: tuple[Rule, ...]) -> bytes:
     documents = sorted({rfc8785.dumps(rule_document(rule)) for rule in rules})
-    return hashlib.sha256(b"[" + b",".join(documents) + b"]").hexdigest()
+    return b"[" + b",".join(documents) + b"]"
+
+
+def parse_document(document: str) -> Policy:
+    """The policy that wrote `document`; for deciding again. Raises `PolicyError`."""
+    try:
+        return compile_policy(_read_rule(item) for item in json.loads(document))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PolicyError(f"not the document of a policy: {error}") from None
+
+
+def _read_rule(item: dict[str, Any]) -> Rule:
+    return Rule(
+        name=item["name"],
+        match=_read_match(item["match"]),
+        action=Action(item["action"]),
+        excepts=tuple(_read_match(match) for match in item["except"]),
+        reason=item["reason"],
+        limits=tuple(sorted(item["constraints"].items())),
+        source=Source(Phase(item["source"])),
+    )
+
+
+def _read_match(item: dict[str, list[str]]) -> Match:
+    syscalls, tags, states = (
+        frozenset(item[key]) if key in item else None for key in ("syscall", "caller_tag", "state")
+    )
+    paths = PathSet.parse(item["path_glob"]) if "path_glob" in item else None
+    return Match(syscalls, tags, paths, states)
 
 
 def rule_document(rule: Rule) -> dict[str, Any]:

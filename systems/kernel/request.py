@@ -58,6 +58,8 @@ class ResolvedPath:
     """`text` as globs are held against it: no leading slash, one trailing slash; the root is `""`."""
     relative: str | None
     """The same below the workspace; None outside of it."""
+    workspace: str
+    """The workspace that `relative` is relative to, absolute."""
     keys: tuple[str, ...]
     """Each directory on the way, absolute and below the workspace: where the policy's index is looked up."""
 
@@ -70,7 +72,7 @@ class ResolvedPath:
         base = _subject(workspace)
         relative = absolute[len(base) :] if absolute.startswith(base) else None
         keys = tuple(f"/{key}" for key in _keys(absolute))
-        return cls(text, absolute, relative, keys if relative is None else keys + _keys(relative))
+        return cls(text, absolute, relative, workspace, keys if relative is None else keys + _keys(relative))
 
 
 def _refuse_unresolved(text: str) -> None:

@@ -91,6 +91,8 @@ def _build(events: Iterator[Any]) -> Node | None:
                 stack.append(_Open(line, column, isinstance(event, yaml.MappingStartEvent), []))
             case yaml.CollectionEndEvent():
                 root = _place(stack, _close(stack.pop()), root)
+            case _:
+                pass  # the stream's and the document's ends carry nothing
     return root
 
 

@@ -117,9 +117,7 @@ class AuditLog:
         except sqlite3.Error as error:
             raise AuditError(f"`{self.path}` cannot be opened for writing: {error}") from None
         try:
-            report = verify_connection(self._connection, self._signer.verifier, incremental=True)
-            if report.verdict not in SOUND:
-                raise DamagedLogError(self.path, report)
+            self._refuse_damage()
             clean = self._resume()
             self._wal_commits, self._wal_since = 0, monotonic()
             if not clean:
@@ -131,6 +129,11 @@ class AuditLog:
         except BaseException:
             self._connection.close()
             raise
+
+    def _refuse_damage(self) -> None:
+        report = verify_connection(self._connection, self._signer.verifier, incremental=True)
+        if report.verdict not in SOUND:
+            raise DamagedLogError(self.path, report)
 
     def _resume(self) -> bool:
         """Take up the tree and the chain; whether the last run closed the log."""
@@ -157,7 +160,7 @@ class AuditLog:
 
     def append(self, event: Event) -> int:
         """Take one event; its id. A security event is on disk when this returns."""
-        time = utc_now().isoformat(timespec="microseconds")
+        time = utc_now().isoformat()
         try:
             body = encode_body(event, time)
             body.encode()

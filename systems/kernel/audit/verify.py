@@ -122,10 +122,7 @@ def verify_connection(
         connection.execute("BEGIN")
         seals = list(_seals(connection, "checkpoints", verifier))
         bases = list(_seals(connection, "bases", verifier))
-        for base, peaks in bases[-1:]:
-            if not base.base:
-                raise _BrokenError(Verdict.REWRITTEN, "the log begins at a checkpoint that is no base")
-            _start_at(walk, base, peaks)
+        _start_at_base(walk, bases)
         if incremental and seals:
             _start_at(walk, *seals[-1])
         started = walk.frontier.size
@@ -166,6 +163,14 @@ def _seals(connection: sqlite3.Connection, table: str, verifier: Verifier) -> It
         if sealed.size != size or not isinstance(peaks, bytes):
             raise _BrokenError(Verdict.REWRITTEN, f"checkpoint {size} is filed under another size")
         yield sealed, peaks
+
+
+def _start_at_base(walk: _Walk, bases: Sequence[Sealed]) -> None:
+    """Only a note that the kernel signed as a base excuses the entries before it."""
+    for base, peaks in bases[-1:]:
+        if not base.base:
+            raise _BrokenError(Verdict.REWRITTEN, "the log begins at a checkpoint that is no base")
+        _start_at(walk, base, peaks)
 
 
 def _start_at(walk: _Walk, sealed: Seal, peaks: bytes) -> None:
