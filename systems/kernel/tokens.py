@@ -150,7 +150,7 @@ class TokenStore:
             return TokenCheck(_without_record(sealed, now), request, now, sealed[1:17])
         return TokenCheck(self._standing(record, request, peer, now), request, now, record.token.id)
 
-    def _standing(self, record: _Record, request: Request, peer: Peer, now: int) -> Standing:  # noqa: PLR0911 - an ordered list of checks
+    def _standing(self, record: _Record, request: Request, peer: Peer, now: int) -> Standing:
         token = record.token
         if token.expires <= now:
             return Standing.EXPIRED
