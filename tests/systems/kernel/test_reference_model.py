@@ -46,8 +46,8 @@ HOLDS: dict[str, Callable[[Request], bool]] = {
     "anything": lambda request: True,
     "nothing": lambda request: False,
     "reads": lambda request: request.syscall == "fs.read",
-    "sources": lambda request: _in_sources(request),
-    "sources or never": lambda request: _in_sources(request),
+    "sources": _in_sources,
+    "sources or never": _in_sources,
 }
 
 
