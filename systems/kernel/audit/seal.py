@@ -77,19 +77,32 @@ def load_or_make_signer(path: Path, name: str) -> Signer:
         finally:
             os.close(fd)
         temporary.replace(path)
+        _sync_folder(path)
     if len(raw) != HASH_BYTES:
         raise NoteError(f"`{path}` is not an Ed25519 key: expected 32 bytes")
     return Signer(name, Ed25519PrivateKey.from_private_bytes(raw))
 
 
+def _sync_folder(path: Path) -> None:
+    """A new name is on disk only when its folder is."""
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def append_witness(path: Path, note: str) -> None:
     """Add a note to the witness file, on disk when this returns; raises `OSError`."""
+    new = not path.exists()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, f"{note}{NOTE_END}".encode())
         os.fsync(fd)
     finally:
         os.close(fd)
+    if new:
+        _sync_folder(path)
 
 
 def read_witness(path: Path) -> list[str]:
