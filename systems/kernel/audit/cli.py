@@ -44,7 +44,10 @@ def verify_command(
         typer.echo(f"ids {first} to {last} were declared lost by the start after a crash")
     if witness is None:
         typer.echo("no witness was given: a rolled back or wholly replaced log would not show")
-    raise typer.Exit(EXITS.get(report.verdict, 1))
+    else:
+        typer.echo(f"held against {len(notes)} checkpoints of the witness")
+    code = EXITS.get(report.verdict, 1)
+    raise typer.Exit(2 if witness is not None and not notes and code == 0 else code)
 
 
 @audit.command()

@@ -9,6 +9,7 @@ ids that were lost. So an operation that was told "not logged" is never followed
 """
 
 import fcntl
+import json
 import os
 import sqlite3
 import threading
@@ -30,6 +31,7 @@ from holdfast.systems.kernel.audit.verify import MAX_BUFFER, Report, Verdict, ve
 __all__ = ["AuditLog", "LogOptions"]
 
 SOUND: Final = frozenset({Verdict.OK, Verdict.UNSEALED_TAIL, Verdict.BREAK_RECORDED, Verdict.EMPTY})
+DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 KERNEL: Final = "kernel"
 
 
@@ -115,6 +117,8 @@ class AuditLog:
                 self.path, synchronous=options.synchronous, busy_seconds=options.busy_seconds
             )
         except sqlite3.Error as error:
+            if error.sqlite_errorcode in DAMAGE:
+                raise DamagedLogError(self.path, Report(Verdict.UNREADABLE, str(error), 0, 0, 0)) from None
             raise AuditError(f"`{self.path}` cannot be opened for writing: {error}") from None
         try:
             self._refuse_damage()
@@ -154,7 +158,9 @@ class AuditLog:
             self._frontier.append(digest)
             self._head, self._last_id = digest, entry_id
         last = execute("SELECT body FROM entries ORDER BY id DESC LIMIT 1").fetchone()
-        return last is None or '"event":"kernel_shutdown"' in last[0]
+        if last is None:
+            return start is None
+        return bool(json.loads(last[0])["event"] == EventType.KERNEL_SHUTDOWN.value)
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -187,6 +193,11 @@ class AuditLog:
         with self._writer:
             if self._committed_id < entry_id:
                 self._flush()
+
+    @property
+    def waiting(self) -> int:
+        """How many entries are not on disk yet; at most 100."""
+        return self._unsaved
 
     def flush(self) -> None:
         """Commit all that is waiting; raises `AuditError` when it is not on disk afterwards."""
@@ -314,6 +325,8 @@ class AuditLog:
                 self._connection.execute("DELETE FROM bases")
                 self._connection.execute("INSERT INTO bases VALUES (?, ?, ?)", base)
                 self._connection.execute("COMMIT")
+                self._connection.execute("VACUUM")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             except (sqlite3.Error, OSError) as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")

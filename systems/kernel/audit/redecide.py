@@ -20,7 +20,7 @@ from holdfast.systems.kernel.request import Request, ResolvedPath
 from holdfast.systems.kernel.rules import Action, Vote
 from holdfast.systems.kernel.standing import Standing, TokenCheck
 
-__all__ = ["Difference", "Tally", "decision_document", "redecide", "requests_of"]
+__all__ = ["Difference", "Tally", "decide_entry", "decision_document", "redecide", "requests_of"]
 
 
 @final
@@ -80,6 +80,13 @@ def _load(path: Path, digest: str) -> Policy | str:
 def _difference(entry: Entry, policy: Policy | str) -> str | None:
     if isinstance(policy, str):
         return policy
+    again = decide_entry(entry, policy)
+    recorded, found = rfc8785.dumps(_recorded(entry)), rfc8785.dumps(decision_document(again))
+    return None if recorded == found else f"recorded {recorded.decode()}, decided again {found.decode()}"
+
+
+def decide_entry(entry: Entry, policy: Policy) -> Decision:
+    """The entry's call, decided by `policy` from the recorded inputs; raises `KeyError`, `ValueError`."""
     inputs = entry.body["metadata"]
     now = int(inputs["now"])
     requests = requests_of(entry)
@@ -88,9 +95,7 @@ def _difference(entry: Entry, policy: Policy | str) -> str | None:
         for rule, action, reason in inputs.get("votes", ())
     ]
     standing = None if inputs["token"] is None else Standing(inputs["token"])
-    again = strictest(_again(request, policy, now, standing, votes) for request in requests)
-    recorded, found = rfc8785.dumps(_recorded(entry)), rfc8785.dumps(decision_document(again))
-    return None if recorded == found else f"recorded {recorded.decode()}, decided again {found.decode()}"
+    return strictest(_again(request, policy, now, standing, votes) for request in requests)
 
 
 def _again(

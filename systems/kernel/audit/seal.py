@@ -93,11 +93,20 @@ def _sync_folder(path: Path) -> None:
 
 
 def append_witness(path: Path, note: str) -> None:
-    """Add a note to the witness file, on disk when this returns; raises `OSError`."""
+    """Add a note to the witness file, on disk when this returns; raises `OSError`.
+
+    What a crash left of an earlier note is cut off first: it was never acknowledged, and the new note must
+    not be glued to it.
+    """
     new = not path.exists()
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        os.write(fd, f"{note}{NOTE_END}".encode())
+        end = os.lseek(fd, 0, os.SEEK_END)
+        if end and os.pread(fd, len(NOTE_END), max(0, end - len(NOTE_END))) != NOTE_END.encode():
+            whole, mark, _ = os.pread(fd, end, 0).rpartition(NOTE_END.encode())
+            end = len(whole) + len(mark)
+            os.ftruncate(fd, end)
+        os.pwrite(fd, f"{note}{NOTE_END}".encode(), end)
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -106,5 +115,10 @@ def append_witness(path: Path, note: str) -> None:
 
 
 def read_witness(path: Path) -> list[str]:
-    """The notes of a witness file; a last one that was cut off by a crash is left out. Raises `OSError`."""
-    return path.read_text(errors="replace").split(NOTE_END)[:-1]
+    """The whole notes of a witness file; raises `OSError`.
+
+    Left out are a last one that was cut off, and one with zero bytes where a sector never reached the disk:
+    both are what a crash leaves of a note that was not acknowledged.
+    """
+    notes = path.read_text(errors="replace").split(NOTE_END)[:-1]
+    return [note for note in notes if "\0" not in note]
