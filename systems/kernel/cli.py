@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
-import click
 import typer
 
 from holdfast.records.checkpoint import NoteError
@@ -189,22 +188,25 @@ def _print(results: list[dict[str, Any]]) -> None:
 
 
 def _refuse(message: str, code: int) -> NoReturn:
-    typer.echo(f"agent-kernel: {message}", err=True)
+    line = " ".join(message.split())
+    typer.echo(f"agent-kernel: {line[:1].lower()}{line[1:]}", err=True)
     raise SystemExit(code)
 
 
 def main() -> NoReturn:
     """The command's entry point: every way out is one of the five codes."""
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Exit as done:
-        raise SystemExit(done.exit_code) from None
-    except click.ClickException as error:
-        _refuse(error.format_message(), BAD_INPUT)
-    except click.Abort:
+        # Without its standalone mode the library hands an exit code back instead of raising it.
+        code = app(standalone_mode=False)
+    except typer.Exit as done:
+        code = done.exit_code
+    except typer.Abort:
         _refuse("interrupted", OUR_FAULT)
     except BAD as error:
         _refuse(str(error), BAD_INPUT)
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
+        # Usage errors are known by what they can do: typer moved them from one library to another.
+        if (message := getattr(error, "format_message", None)) is not None:
+            _refuse(message(), BAD_INPUT)
         _refuse(f"our own fault: {type(error).__name__}: {error}", OUR_FAULT)
-    sys.exit(HOLDS)
+    sys.exit(code if isinstance(code, int) else HOLDS)

@@ -62,4 +62,4 @@ class Event:
     duration_us: int = 0
     sandbox: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """JSON values without floats."""
+    """JSON values; numbers as canonical JSON can hold them."""

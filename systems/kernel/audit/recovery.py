@@ -73,7 +73,7 @@ def _climb_down(path: Path, signer: Signer, options: LogOptions, damage: Damaged
     saved.unlink(missing_ok=True)
     note = {"break": str(damage), "rung": rung.value, "kept": kept, "known": known, "aside": aside.name}
     log = AuditLog(path, signer, options, origin_note=note)
-    log.seal_now(f"break {max(known, kept)}")
+    log.seal_now(f"break {kept} {max(known, kept)}")
     return Recovered(log, rung, kept, aside)
 
 

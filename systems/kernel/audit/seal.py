@@ -5,7 +5,7 @@ a log does not begin or go on as it should, the signed admission of that.
 
     head <hex> <id>       the last entry's hash and id
     base                  entries up to here were moved to an archive by the kernel itself
-    break <size>          up to <size> entries were lost to damage; the log goes on from here
+    break <kept> <known>  of <known> entries only the first <kept> survived damage; the log goes on after those
 """
 
 import os
@@ -37,8 +37,8 @@ class Seal:
     head: bytes
     last_id: int
     base: bool = False
-    lost: int | None = None
-    """How many entries there were before a break; None without one."""
+    lost: tuple[int, int] | None = None
+    """Of a break: how many entries were kept, and how many there had been; None without one."""
 
 
 def seal(signer: Signer, frontier: Frontier, head: bytes, last_id: int, *marks: str) -> str:
@@ -54,7 +54,8 @@ def open_seal(note: str, verifier: Verifier) -> Seal:
         word, head, last_id = checkpoint.extensions[0].split(" ")
         sealed = Seal(checkpoint.size, checkpoint.root, bytes.fromhex(head), int(last_id))
         marks = checkpoint.extensions[1:]
-        lost = [int(mark.removeprefix("break ")) for mark in marks if mark.startswith("break ")]
+        breaks = [mark.split(" ") for mark in marks if mark.startswith("break ")]
+        lost = [(int(kept), int(known)) for _, kept, known in breaks]
     except (IndexError, ValueError):
         raise NoteError("the checkpoint does not say where the chain's head is") from None
     if word != "head" or len(sealed.head) != HASH_BYTES:

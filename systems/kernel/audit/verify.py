@@ -262,10 +262,10 @@ def _compare_witness(
     walk: _Walk, seen: Sequence[Seal], seals: Sequence[Sealed], roots: dict[int, bytes], started: int
 ) -> bool:
     """Hold what was seen elsewhere against this log; whether a recorded break excuses a difference."""
-    breaks = [(sealed.size, sealed.lost) for sealed, _ in seals if sealed.lost is not None]
+    breaks = [sealed.lost for sealed, _ in seals if sealed.lost is not None]
     excused = False
     for note in seen:
-        if any(kept < note.size <= lost for kept, lost in breaks):
+        if any(kept < note.size <= known for kept, known in breaks):
             excused = True
             continue
         if note.size > walk.frontier.size:
