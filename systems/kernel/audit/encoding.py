@@ -95,21 +95,20 @@ def _texts(texts: tuple[str, ...]) -> str:
 
 
 def _metadata(values: Mapping[str, Any]) -> str:
+    """Texts and whole numbers under ASCII keys by hand; anything else by the library."""
     if not values:
         return "{}"
     parts = []
-    for key in sorted(values):
-        value = values[key]
-        if not key.isascii():
-            break
-        if value is None:
-            parts.append(f"{quote(key)}:null")
-        elif type(value) is str:
+    for key, value in sorted(values.items()):
+        kind = type(value)
+        if kind is str:
             parts.append(f"{quote(key)}:{quote(value)}")
-        elif type(value) is int and -SAFE <= value <= SAFE:
-            parts.append(f"{quote(key)}:{value:d}")
+        elif kind is int and -SAFE <= value <= SAFE:
+            parts.append(f"{quote(key)}:{value}")
+        elif value is None:
+            parts.append(f"{quote(key)}:null")
         else:
-            break
-    else:
-        return f"{{{','.join(parts)}}}"
-    return rfc8785.dumps(dict(values)).decode()
+            return rfc8785.dumps(dict(values)).decode()
+    text = f"{{{','.join(parts)}}}"
+    # Outside ASCII, RFC 8785 sorts by UTF-16 code units and Python by code points.
+    return text if text.isascii() else rfc8785.dumps(dict(values)).decode()

@@ -43,6 +43,8 @@ class LogOptions:
     witness: Path | None = None
     """A file elsewhere that every checkpoint is added to."""
     flush_seconds: float = 0.5
+    flush_at: int = MAX_BUFFER
+    """How many waiting entries are committed at once; at most 100."""
     seal_every: int = 1000
     """Entries from one checkpoint to the next; one is made on closing too."""
     wal_commits: int = 1000
@@ -166,9 +168,8 @@ class AuditLog:
 
     def append(self, event: Event) -> int:
         """Take one event; its id. A security event is on disk when this returns."""
-        time = utc_now().isoformat()
         try:
-            body = encode_body(event, time)
+            body = encode_body(event, utc_now().isoformat())
             body.encode()
         except (ValueError, TypeError) as error:
             raise AuditError(f"the event cannot be written as canonical JSON: {error}") from None
@@ -182,7 +183,7 @@ class AuditLog:
             with self._mutex:
                 if self._failed is not None:
                     raise AuditError(self._failed)
-                if self._unsaved < MAX_BUFFER:
+                if self._unsaved < self.options.flush_at:
                     self._last_id = entry_id = self._last_id + 1
                     self._pending.append((entry_id, body))
                     self._unsaved += 1

@@ -165,6 +165,7 @@ def test_the_hand_written_encoding_is_rfc_8785_byte_for_byte(generated: Event) -
     assert rfc8785.dumps(json.loads(leaf)) == leaf
     from hashlib import sha256
 
+    assert set(json.loads(leaf)) == {"body", "id", "previous", "version"}
     assert entry_hash(7, 1, text, bytes(32)) == sha256(b"\0" + leaf).digest()
 
 

@@ -32,7 +32,7 @@ from holdfast.systems.kernel.peer import Peer
 from holdfast.systems.kernel.policy import compile_policy
 from holdfast.systems.kernel.request import Request, RequestError
 from holdfast.systems.kernel.resolve import Resolver
-from holdfast.systems.kernel.rules import Action, Vote
+from holdfast.systems.kernel.rules import Action, Match, Rule, Source, Vote
 from holdfast.systems.kernel.standing import Standing
 from holdfast.systems.kernel.tokens import Claim, IssueRefusedError, TokenStore
 from tests.systems.kernel.audit_tools import Bench
@@ -129,16 +129,16 @@ def test_a_token_is_issued_logged_used_once_and_then_evaluated_in_full(house: Ho
 
 
 def test_a_review_takes_no_use(house: House) -> None:
-    """A token for the policy file cannot exist, so the review comes from the built-in on policy.update."""
-    reviewed = compile_policy(
-        (
-            *house.guard.policy.rules,
-            *load_rules("capabilities:\n- {name: u, match: {}, action: allow}", "u").rules,
-        )
-    )
-    house.guard.adopt(reviewed)
-    with pytest.raises(IssueRefusedError, match="require_review"):
-        house.guard.issue(PEER, Claim("policy.update", None), "agent")
+    """The policy changes after the token was issued: a built-in asks for a review now, and later not again."""
+    issued = house.guard.issue(PEER, Claim("tool.execute", None), "agent")
+    before = house.guard.policy
+    asks = Rule("asks", Match(), Action.REVIEW, source=Source.BUILTIN)
+    house.guard.adopt(compile_policy((asks, *before.rules)))
+    for _ in range(3):
+        assert house.decide("tool.execute", token=issued.sealed)[:2] == (Outcome.REVIEW, Phase.BUILTIN)
+    house.guard.adopt(before)
+    assert house.decide("tool.execute", token=issued.sealed)[:2] == (Outcome.ALLOW, Phase.TOKEN)
+    assert house.decide("tool.execute", token=issued.sealed)[:2] == (Outcome.ALLOW, Phase.YAML)
 
 
 def test_no_token_is_issued_for_what_the_policy_refuses(house: House) -> None:

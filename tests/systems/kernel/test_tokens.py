@@ -1,9 +1,12 @@
 """Capability tokens: who may bear them, for what, until when, how often, and what is never accepted."""
 
+import ast
+import inspect
 import socket
 import struct
 import subprocess
 import sys
+import textwrap
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -259,6 +262,14 @@ def test_an_extension_is_asked_about_a_literal_path_and_refuses_patterns() -> No
 def test_a_claim_that_makes_no_sense_is_refused(claim: Claim) -> None:
     with pytest.raises(IssueRefusedError):
         TokenStore("/w").issue(PEER, claim, ANYTHING, 0)
+
+
+def test_the_mac_is_compared_in_constant_time() -> None:
+    """No test of behaviour can see this one: the comparison must be the library's, and the only one."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(TokenKey.signed)))
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert "hmac.compare_digest" in calls
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Compare)]
 
 
 def test_a_token_never_shows_itself_in_a_repr() -> None:
