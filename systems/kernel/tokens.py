@@ -74,6 +74,7 @@ class Issued:
 @dataclass(slots=True)
 class _Record:
     token: Token
+    sealed: bytes
     paths: PathSet | None
     left: int
     revoked: bool = False
@@ -129,9 +130,10 @@ class TokenStore:
                 uuid.uuid4().bytes, lane.issued, now + claim.life, claim.uses, peer.pid, peer.start,
                 peer.container, claim.syscall, claim.globs,
             )  # fmt: skip
-            self._records[token.id] = _Record(token, paths, claim.uses)
+            sealed = self._key.seal(token)
+            self._records[token.id] = _Record(token, sealed, paths, claim.uses)
             heapq.heappush(self._expiries, (token.expires, token.id))
-        return Issued(token.id, self._key.seal(token))
+        return Issued(token.id, sealed)
 
     def check(self, sealed: bytes, request: Request, peer: Peer, now: int) -> TokenCheck:
         """How `sealed` stands for this request at `now`; never raises, never changes anything.
@@ -148,6 +150,9 @@ class TokenStore:
         record = self._records.get(sealed[1:17])
         if record is None:
             return TokenCheck(_without_record(sealed, now), request, now, sealed[1:17])
+        if sealed != record.sealed:
+            # Signed by this key and yet not what was issued: never read a token in two ways.
+            return TokenCheck(Standing.MALFORMED, request, now, record.token.id)
         return TokenCheck(self._standing(record, request, peer, now), request, now, record.token.id)
 
     def _standing(self, record: _Record, request: Request, peer: Peer, now: int) -> Standing:
