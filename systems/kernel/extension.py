@@ -16,14 +16,14 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Final, final
+from typing import Any, Final, Protocol, final
 
 from holdfast.clock import monotonic
 from holdfast.systems.kernel.decision import Phase
 from holdfast.systems.kernel.request import Request
 from holdfast.systems.kernel.rules import Action, Vote
 
-__all__ = ["EVALUATION_SECONDS", "Extension", "Health", "Spawn", "spawn_plain"]
+__all__ = ["EVALUATION_SECONDS", "Evaluator", "Extension", "Health", "Spawn", "spawn_plain"]
 
 EVALUATION_SECONDS: Final = 0.1
 START_SECONDS: Final = 10.0
@@ -31,12 +31,50 @@ RELAPSE_SECONDS: Final = 30.0
 MAX_LINE: Final = 65_536
 MAX_VOTES: Final = 64
 
-Spawn = Callable[[Sequence[str]], "subprocess.Popen[bytes]"]
-"""Starts the command with pipes on stdin and stdout; confinement is its business."""
+
+class Evaluator(Protocol):
+    """A started extension process, whoever started it."""
+
+    @property
+    def questions(self) -> int:
+        """The descriptor that it reads."""
+
+    @property
+    def answers(self) -> int:
+        """The descriptor that it writes."""
+
+    def end(self) -> None:
+        """Kill it, wait for it, close both descriptors; called once."""
 
 
-def spawn_plain(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """No confinement: for extensions that are trusted as the kernel itself is."""
+Spawn = Callable[[Sequence[str]], Evaluator]
+"""Starts the command with pipes on stdin and stdout; confinement is its business. Raises `OSError`."""
+
+
+@final
+class _Plain:
+    """A child of ours, not confined."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._process = _popen(argv)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._pipes = (self._process.stdin, self._process.stdout)
+        self.questions, self.answers = (pipe.fileno() for pipe in self._pipes)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in self._pipes:
+            pipe.close()
+
+
+def spawn_plain(argv: Sequence[str]) -> Evaluator:
+    """No confinement: for extensions that are trusted as the kernel itself is. See `confined_extension`."""
+    return _Plain(argv)
+
+
+def _popen(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         list(argv),
         stdin=subprocess.PIPE,
@@ -82,7 +120,7 @@ class Extension:
         self._seconds = seconds
         self._start_seconds = start_seconds
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Evaluator | None = None
         self._buffer = b""
         self._last_failure: float | None = None
         self._started = 0.0
@@ -180,16 +218,19 @@ class Extension:
                 raise _FailureError("cast a vote without rule, action or reason")
 
     def _readable(self) -> bool:
-        return bool(select.select([self._pipes()[1]], [], [], 0)[0]) and self._process_lives()
-
-    def _process_lives(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        """Whether it said something unasked; what has ended is found out by asking it."""
+        answers = self._pipes()[1]
+        if not select.select([answers], [], [], 0)[0]:
+            return False
+        chunk = os.read(answers, MAX_LINE)
+        self._buffer += chunk
+        return bool(chunk)
 
     def _pipes(self) -> tuple[int, int]:
         process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
+        if process is None:
             raise _FailureError("is not running")
-        return process.stdin.fileno(), process.stdout.fileno()
+        return process.questions, process.answers
 
     def _denial(self, why: str) -> Vote:
         return Vote(self.name, Action.DENY, f"extension `{self.name}` {why}", Phase.EXTENSION)
@@ -221,11 +262,7 @@ class Extension:
         process, self._process = self._process, None
         if process is None:
             return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
+        process.end()
 
 
 def _document(request: Request) -> dict[str, str | None]:

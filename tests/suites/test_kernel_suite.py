@@ -3,15 +3,16 @@
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from holdfast.harness.gate import Outcome, judge_all
-from holdfast.harness.suite import Completed
+from holdfast.harness.suite import Completed, Running, ServiceSpec
 from holdfast.suites.kernel import KernelEvidence, suite
-from holdfast.suites.kernel_cases import CASES
+from holdfast.suites.kernel_cases import CASES, Case
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,10 @@ class Here:
 
     folder: Path
     isolation: str = "none"
+    command: tuple[str, ...] | None = None
+
+    def serve(self, spec: ServiceSpec) -> AbstractContextManager[Running]:
+        raise AssertionError("the kernel's suite brings no service up")
 
     def run(
         self,
@@ -65,8 +70,7 @@ def test_one_missing_case_cannot_be_told(evidence: KernelEvidence) -> None:
 
 @pytest.mark.planted
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.number:02}")
-def test_planted_each_case_turns_its_gate_red(evidence: KernelEvidence, case: object) -> None:
-    assert hasattr(case, "number")
+def test_planted_each_case_turns_its_gate_red(evidence: KernelEvidence, case: Case) -> None:
     observed = dict(evidence.observed)
     found = dict(observed[case.number])
     found["outcome"] = "allow" if found["outcome"] != "allow" else "deny"
@@ -85,13 +89,10 @@ def test_planted_a_kernel_that_does_not_warn_fails(evidence: KernelEvidence) -> 
 
 @pytest.mark.planted
 def test_planted_a_command_that_says_nothing_useful_is_no_evidence(tmp_path: Path) -> None:
-    class Mute:
-        isolation = "none"
-        folder = tmp_path
-
+    class Mute(Here):
         def run(self, argv: Sequence[str], **_: object) -> Completed:
             return Completed(0, json.dumps({"results": "all passed"}).encode(), b"")
 
-    found = suite.gather(Mute())
+    found = suite.gather(Mute(tmp_path))
     assert found.trouble is not None
     assert {j.outcome for j in judge_all(suite.gates, found).values()} == {Outcome.CANNOT_TELL}
