@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.harness.gate import Outcome, judge_all
-from holdfast.harness.suite import Completed, Running, ServiceSpec
+from holdfast.harness.service import Running, ServiceSpec
+from holdfast.harness.suite import Completed
 from holdfast.suites.kernel import KernelEvidence, suite
 from holdfast.suites.kernel_cases import CASES, Case
 
