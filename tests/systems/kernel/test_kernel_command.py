@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from tests.systems.kernel.audit_tools import Bench, event
@@ -191,3 +192,23 @@ def test_control_characters_in_the_log_do_not_reach_the_terminal(tmp_path: Path)
     out = kernel("audit", "show", str(bench.path))[1]
     assert "\x1b" not in out
     assert "line\\nbreak" in out
+
+
+def test_what_is_printed_for_scripts_is_valid_against_the_shipped_schemas(
+    policy: str, tmp_path: Path
+) -> None:
+    schemas = Path(__file__).parents[3] / "docs" / "schemas"
+
+    def check(name: str, document: object) -> None:
+        schema = json.loads((schemas / f"kernel-{name}.json").read_text())
+        jsonschema.Draft202012Validator(schema).validate(document)
+
+    bench = Bench(tmp_path)
+    bench.fill(3)
+    for line in kernel("audit", "export", str(bench.path))[1].splitlines():
+        check("audit-entry", json.loads(line))
+    check("audit-proof", json.loads(kernel("audit", "prove", str(bench.path), "2")[1]))
+    request = {"syscall": "fs.read", "path": "src/a"}
+    tests = file_of(tmp_path, [{"request": request, "expect": {"outcome": "deny"}}])
+    check("policy-test", json.loads(kernel("policy", "test", "--json", tests)[1]))
+    assert policy
