@@ -8,7 +8,13 @@ import typer
 from rich.console import Console
 
 from holdfast.records.checkpoint import Verifier
-from holdfast.systems.kernel.audit.read import check_proof, iter_entries, prove
+from holdfast.systems.kernel.audit.read import (
+    check_consistency,
+    check_proof,
+    iter_entries,
+    prove,
+    prove_consistency,
+)
 from holdfast.systems.kernel.audit.redecide import redecide
 from holdfast.systems.kernel.audit.seal import read_witness
 from holdfast.systems.kernel.audit.verify import Verdict, verify
@@ -85,6 +91,19 @@ def check_proof_command(proof: Annotated[Path, typer.Argument(help="what `prove`
     """Check an inclusion proof offline, and print the entry that it proves."""
     entry = check_proof(json.loads(proof.read_text()), _verifier(key))
     typer.echo(json.dumps(entry, ensure_ascii=False, indent=1, sort_keys=True))
+
+
+@audit.command()
+def consistency(
+    log: Log,
+    key: Key,
+    old: Annotated[Path, typer.Argument(help="a file with an earlier checkpoint of this log")],
+) -> None:
+    """Prove that nothing before the checkpoint OLD was changed; checked here too, and JSON for others."""
+    notes = read_witness(old) or [old.read_text()]
+    proof = prove_consistency(log, notes[0], _verifier(key))
+    check_consistency(proof, _verifier(key))
+    typer.echo(json.dumps(proof, ensure_ascii=False, indent=1))
 
 
 @audit.command(name="redecide")

@@ -50,6 +50,7 @@ class LogOptions:
     wal_commits: int = 1000
     wal_seconds: float = 60.0
     wal_bytes: int = 16 << 20
+    snapshot_seconds: float = 3600.0
     busy_seconds: float = 5.0
     security: frozenset[EventType] = SECURITY
     synchronous: Synchronous = Synchronous.FULL
@@ -342,9 +343,13 @@ class AuditLog:
             self._failed = f"`{self.path}`: the write-ahead log could not be folded in ({error})"
 
     def _tick(self) -> None:
-        """Every half second: commit what waits; now and then fold the write-ahead log in."""
+        """Every half second: commit what waits; now and then fold the write-ahead log in and take a snapshot."""
+        snapshot_at = monotonic() + self.options.snapshot_seconds
         while not self._stop.wait(self.options.flush_seconds):
             try:
+                if monotonic() >= snapshot_at:
+                    self.snapshot()
+                    snapshot_at = monotonic() + self.options.snapshot_seconds
                 with self._writer:
                     self._flush()
                     if self._wal_commits and monotonic() - self._wal_since >= self.options.wal_seconds:

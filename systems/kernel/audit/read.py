@@ -8,12 +8,27 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from holdfast.records.checkpoint import NoteError, Verifier, open_note
-from holdfast.records.merkle import inclusion_holds, inclusion_path, leaf_hash
+from holdfast.records.merkle import (
+    consistency_holds,
+    consistency_path,
+    inclusion_holds,
+    inclusion_path,
+    leaf_hash,
+)
 from holdfast.systems.kernel.audit.encoding import entry_leaf
 from holdfast.systems.kernel.audit.store import AuditError, open_reader
 
-__all__ = ["Entry", "check_proof", "iter_entries", "prove", "read_policy"]
+__all__ = [
+    "Entry",
+    "check_consistency",
+    "check_proof",
+    "iter_entries",
+    "prove",
+    "prove_consistency",
+    "read_policy",
+]
 
+CONSISTENCY_SCHEMA: Final = "holdfast.audit-consistency/1"
 PROOF_SCHEMA: Final = "holdfast.audit-proof/1"
 
 
@@ -108,6 +123,38 @@ def prove(path: Path, entry_id: int) -> dict[str, Any]:
         "path": [node.hex() for node in inclusion_path(leaves, index)],
         "checkpoint": top[1],
     }
+
+
+def prove_consistency(path: Path, old: str, verifier: Verifier) -> dict[str, Any]:
+    """That the log of the checkpoint `old` is a prefix of the newest sealed one; raises `AuditError`, `NoteError`."""
+    size = open_note(old, verifier).size
+    connection = open_reader(path)
+    try:
+        top = connection.execute("SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
+        if top is None or top[0] < size or connection.execute("SELECT 1 FROM bases").fetchone():
+            raise AuditError(f"`{path}` does not hold all entries from the first to one after {size}")
+        query = "SELECT hash FROM entries ORDER BY id LIMIT ?"
+        leaves = [found[0] for found in connection.execute(query, (top[0],))]
+    except sqlite3.Error as error:
+        raise AuditError(f"`{path}` cannot be read: {error}") from None
+    finally:
+        connection.close()
+    nodes = consistency_path(leaves, size)
+    return {"schema": CONSISTENCY_SCHEMA, "old": old, "path": [n.hex() for n in nodes], "new": top[1]}
+
+
+def check_consistency(proof: dict[str, Any], verifier: Verifier) -> tuple[int, int]:
+    """The two sizes, when the proof shows that nothing before the first was changed; raises `NoteError`."""
+    try:
+        if proof["schema"] != CONSISTENCY_SCHEMA:
+            raise NoteError(f"not a proof of {CONSISTENCY_SCHEMA}")
+        old, new = open_note(str(proof["old"]), verifier), open_note(str(proof["new"]), verifier)
+        path = [bytes.fromhex(node) for node in proof["path"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise error if isinstance(error, NoteError) else NoteError("the proof is not well-formed") from None
+    if not consistency_holds(old.size, new.size, old.root, new.root, path):
+        raise NoteError(f"the log of {old.size} entries is not shown to be a prefix of that of {new.size}")
+    return old.size, new.size
 
 
 def check_proof(proof: dict[str, Any], verifier: Verifier) -> dict[str, Any]:

@@ -23,7 +23,13 @@ from holdfast.systems.kernel.audit.aio import AsyncAuditLog
 from holdfast.systems.kernel.audit.encoding import encode_body, entry_hash, entry_leaf, redacted
 from holdfast.systems.kernel.audit.event import MAX_SUMMARY, SECURITY, Event, EventType
 from holdfast.systems.kernel.audit.log import AuditLog, DamagedLogError, LogOptions
-from holdfast.systems.kernel.audit.read import check_proof, iter_entries, prove
+from holdfast.systems.kernel.audit.read import (
+    check_consistency,
+    check_proof,
+    iter_entries,
+    prove,
+    prove_consistency,
+)
 from holdfast.systems.kernel.audit.recovery import Rung, open_or_recover
 from holdfast.systems.kernel.audit.retention import Level, Retention, keep, level_of
 from holdfast.systems.kernel.audit.seal import append_witness, read_witness
@@ -349,6 +355,44 @@ def test_an_entry_that_is_not_sealed_or_not_there_has_no_proof(tmp_path: Path) -
             prove(bench.path, 2)
         with pytest.raises(AuditError, match="no entry 99"):
             prove(bench.path, 99)
+
+
+def test_a_later_log_is_proved_to_hold_the_earlier_one_and_a_forked_one_is_not(tmp_path: Path) -> None:
+    bench, forked = Bench(_made(tmp_path / "one")), Bench(_made(tmp_path / "fork"))
+    forked.signer = bench.signer
+    bench.fill(5)
+    (old,) = read_witness(tmp_path / "one" / "witness")
+    bench.fill(20)
+    proof = json.loads(json.dumps(prove_consistency(bench.path, old, bench.signer.verifier)))
+    assert check_consistency(proof, bench.signer.verifier) == (7, 29)
+    with pytest.raises(NoteError):
+        check_consistency({**proof, "path": proof["path"][1:]}, bench.signer.verifier)
+    forked.fill(25)
+    with pytest.raises(NoteError, match="not shown to be a prefix"):
+        check_consistency(prove_consistency(forked.path, old, bench.signer.verifier), bench.signer.verifier)
+    with pytest.raises(AuditError, match="does not hold all entries"):
+        prove_consistency(
+            _short(tmp_path, bench).path,
+            read_witness(tmp_path / "one" / "witness")[-1],
+            bench.signer.verifier,
+        )
+
+
+def _short(tmp_path: Path, like: Bench) -> Bench:
+    short = Bench(_made(tmp_path / "short"))
+    short.signer = like.signer
+    short.fill(2)
+    return short
+
+
+def test_a_snapshot_is_taken_now_and_then(tmp_path: Path) -> None:
+    from holdfast.clock import wait_until
+
+    bench = Bench(tmp_path, LogOptions(flush_seconds=0.02, snapshot_seconds=0.0))
+    with bench.open() as log:
+        log.append(event())
+        wait_until((tmp_path / "audit.db.snapshot").exists, what="a snapshot", seconds=20)
+    assert replace_path(bench, tmp_path / "audit.db.snapshot").verify(witness=False).verdict is Verdict.OK
 
 
 # -- retention --------------------------------------------------------------------------------------
