@@ -65,13 +65,21 @@ def _suspect(low: str) -> bool:
 
 def encode_body(event: Event, time: str) -> str:
     """The event's canonical JSON; raises `ValueError` for metadata that canonical JSON cannot hold."""
+    decision, mode, state, sandbox, token = (
+        event.decision,
+        event.mode,
+        event.state,
+        event.sandbox,
+        event.token,
+    )
     return (
-        f'{{"caller":{quote(event.caller)},"decision":{_maybe(event.decision)},'
-        f'"duration_us":{event.duration_us:d},"event":"{event.type.value}",'
+        f'{{"caller":{quote(event.caller)},"decision":{"null" if decision is None else quote(decision)},'
+        f'"duration_us":{event.duration_us},"event":"{event.type.value}",'
         f'"input":{quote(redacted(event.summary))},"metadata":{_metadata(event.metadata)},'
-        f'"mode":{_maybe(event.mode)},"reasons":{_texts(event.reasons)},"rules":{_texts(event.rules)},'
-        f'"sandbox":{_maybe(event.sandbox)},"state":{_maybe(event.state)},"subject":{quote(event.subject)},'
-        f'"time":"{time}","token":{_maybe(event.token)}}}'
+        f'"mode":{"null" if mode is None else quote(mode)},"reasons":{_texts(event.reasons)},'
+        f'"rules":{_texts(event.rules)},"sandbox":{"null" if sandbox is None else quote(sandbox)},'
+        f'"state":{"null" if state is None else quote(state)},"subject":{quote(event.subject)},'
+        f'"time":"{time}","token":{"null" if token is None else quote(token)}}}'
     )
 
 
@@ -86,12 +94,10 @@ def entry_hash(entry_id: int, version: int, body: str, previous: bytes) -> bytes
     return sha256(leaf.encode()).digest()
 
 
-def _maybe(text: str | None) -> str:
-    return "null" if text is None else quote(text)
-
-
 def _texts(texts: tuple[str, ...]) -> str:
-    return f"[{','.join(map(quote, texts))}]" if texts else "[]"
+    if len(texts) == 1:
+        return f"[{quote(texts[0])}]"
+    return f"[{','.join(map(quote, texts))}]"
 
 
 def _metadata(values: Mapping[str, Any]) -> str:
