@@ -62,16 +62,26 @@ class Verdict:
 
 
 class _Recorder:
-    """Asks the extensions and keeps what they said, so that the decision can be made again without them."""
+    """Asks the extensions, and keeps what they said and how the token stood for each path of a call: all that
+    making the decision again needs from outside."""
 
-    def __init__(self, extensions: Sequence[Ask]) -> None:
-        self.votes: list[Vote] = []
+    def __init__(self, extensions: Sequence[Ask], requests: Sequence[Request]) -> None:
+        self.votes: list[list[Vote]] = [[] for _ in requests]
+        self.standings: list[Standing | None] = [None for _ in requests]
+        self._requests = requests
         self.asks: tuple[Ask, ...] = tuple(self._recording(ask) for ask in extensions)
+
+    def forget(self) -> None:
+        """Before the call is decided anew."""
+        for votes in self.votes:
+            votes.clear()
 
     def _recording(self, ask: Ask) -> Ask:
         def recording(request: Request, now: int) -> Sequence[Vote]:
             votes = ask(request, now)
-            self.votes += votes
+            for asked, kept in zip(self._requests, self.votes, strict=True):
+                if asked is request:
+                    kept.extend(votes)
             return votes
 
         return recording
@@ -114,10 +124,10 @@ class Guard:
             requests = [
                 Request(call.syscall, call.caller, file.path, call.caller_tag, call.state) for file in opened
             ] or [Request(call.syscall, call.caller, None, call.caller_tag, call.state)]
-            recorder = _Recorder(self._extensions)
+            recorder = _Recorder(self._extensions, requests)
             checks = [] if token is None else [self.tokens.check(token, r, peer, now) for r in requests]
             decision = self._decide(requests, checks, policy, now, recorder)
-            entry = self._log(call, requests, decision, recorder.votes, now)
+            entry = self._log(call, requests, decision, recorder, now)
             yield Verdict(decision, opened if decision.outcome is Outcome.ALLOW else (), entry)
 
     def _decide(
@@ -129,6 +139,7 @@ class Guard:
         recorder: _Recorder,
     ) -> Decision:
         """The strictest decision over the call's paths; an allowed call takes one use of its token."""
+        recorder.standings = [check.standing for check in checks] or [None for _ in requests]
         decisions = [
             decide(request, policy, now, check, extensions=recorder.asks)
             for request, check in zip_longest(requests, checks)
@@ -139,6 +150,7 @@ class Guard:
             return decision
         # Another thread took the last use between check and use: this call is one too many.
         lost = [TokenCheck(Standing.EXHAUSTED, request, now, valid[0].token_id) for request in requests]
+        recorder.forget()
         return self._decide(requests, lost, policy, now, recorder)
 
     def issue(self, connection_peer: Peer, claim: Claim, caller: str) -> Issued:
@@ -166,7 +178,7 @@ class Guard:
         return len(gone)
 
     def _log(
-        self, call: Call, requests: Sequence[Request], decision: Decision, votes: Sequence[Vote], now: int
+        self, call: Call, requests: Sequence[Request], decision: Decision, recorder: _Recorder, now: int
     ) -> int:
         return self.log.append(
             Event(
@@ -181,7 +193,7 @@ class Guard:
                 summary=call.summary,
                 sandbox=call.sandbox,
                 duration_us=(snapshot_ns() - now) // 1000,
-                metadata=_inputs(call, requests, decision, votes),
+                metadata=_inputs(call, requests, decision, recorder),
             )
         )
 
@@ -194,7 +206,7 @@ def _paths(call: Call) -> tuple[str, ...]:
 
 
 def _inputs(
-    call: Call, requests: Sequence[Request], decision: Decision, votes: Sequence[Vote]
+    call: Call, requests: Sequence[Request], decision: Decision, recorder: _Recorder
 ) -> Mapping[str, Any]:
     """All that `redecide` needs beside the policy's document, which the log keeps under its digest."""
     inputs: dict[str, Any] = {
@@ -204,12 +216,14 @@ def _inputs(
         "policy": decision.policy,
         "token": None if decision.token is None else decision.token.value,
     }
-    for number, request in enumerate(requests):
+    for number, (request, said) in enumerate(zip(requests, recorder.votes, strict=True)):
+        standing = recorder.standings[number]
+        inputs[f"token{number}"] = None if standing is None else standing.value
+        if said:
+            inputs[f"votes{number}"] = [[v.rule, v.action.value, v.reason] for v in said]
         if request.path is not None:
             inputs[f"path{number}"] = request.path.text
             inputs[f"workspace{number}"] = request.path.workspace
     if decision.limits:
         inputs["limits"] = dict(decision.limits)
-    if votes:
-        inputs["votes"] = [[v.rule, v.action.value, v.reason] for v in votes]
     return inputs

@@ -89,19 +89,18 @@ def decide_entry(entry: Entry, policy: Policy) -> Decision:
     """The entry's call, decided by `policy` from the recorded inputs; raises `KeyError`, `ValueError`."""
     inputs = entry.body["metadata"]
     now = int(inputs["now"])
-    requests = requests_of(entry)
-    votes = [
-        Vote(rule, Action(action), reason, Phase.EXTENSION)
-        for rule, action, reason in inputs.get("votes", ())
-    ]
-    standing = None if inputs["token"] is None else Standing(inputs["token"])
-    return strictest(_again(request, policy, now, standing, votes) for request in requests)
+    return strictest(
+        _again(request, policy, now, inputs[f"token{number}"], inputs.get(f"votes{number}", ()))
+        for number, request in enumerate(requests_of(entry))
+    )
 
 
 def _again(
-    request: Request, policy: Policy, now: int, standing: Standing | None, votes: Sequence[Vote]
+    request: Request, policy: Policy, now: int, token: str | None, said: Sequence[tuple[str, str, str]]
 ) -> Decision:
-    check = None if standing is None else TokenCheck(standing, request, now)
+    """One path's decision, with the token standing and the extension's votes that were recorded for it."""
+    votes = [Vote(rule, Action(action), reason, Phase.EXTENSION) for rule, action, reason in said]
+    check = None if token is None else TokenCheck(Standing(token), request, now)
     return decide(request, policy, now, check, extensions=(lambda *_: votes,) if votes else ())
 
 

@@ -210,6 +210,23 @@ def test_every_decision_in_a_log_can_be_made_again(tmp_path: Path) -> None:
     assert (tally.decisions, tally.differences) == (8, ())
 
 
+def test_a_call_on_two_paths_is_made_again_with_what_was_said_of_each(tmp_path: Path) -> None:
+    def ask(request: Request, now: int) -> list[Vote]:
+        allows = request.path is not None and request.path.text.endswith("x.py")
+        return [Vote("ext/x", Action.ALLOW, "x may move", Phase.EXTENSION)] if allows else []
+
+    house = House(tmp_path, [ask])
+    (tmp_path / "work" / "x.py").write_text("x")
+    assert house.decide("fs.rename", "x.py", "elsewhere.py")[0] is Outcome.DENY
+    assert house.decide("fs.rename", "x.py", "src/y.py")[0] is Outcome.ALLOW
+    issued = house.guard.issue(PEER, Claim("fs.rename", (str(tmp_path / "work" / "src" / "a.py"),)), "agent")
+    assert house.decide("fs.rename", "src/a.py", "x.py", token=issued.sealed)[0] is Outcome.ALLOW
+    assert house.decide("fs.rename", "src/a.py", "elsewhere.py", token=issued.sealed)[0] is Outcome.DENY
+    house.log.close()
+    tally = redecide(house.bench.path)
+    assert (tally.decisions, tally.differences) == (4, ())
+
+
 @pytest.mark.planted
 @pytest.mark.parametrize(
     "change",
