@@ -38,6 +38,10 @@ class Settings:
     isolation: Isolation
     via: str
     """A broker's Unix socket, through which every upstream connection goes; empty for none."""
+    policy: str
+    """`CCP_POLICY_URL`: a URL, or a file's path; empty for the embedded default."""
+    policy_keys: str
+    """`CCP_POLICY_KEYS`: a PEM file of Ed25519 public keys; with it, every pack must be signed."""
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -52,7 +56,14 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     via = environ.get("CCP_UPSTREAM_VIA", "")
     if via and not via.startswith("/"):
         raise ConfigError("`CCP_UPSTREAM_VIA` is not the absolute path of a broker's Unix socket")
-    return Settings(environ, _HEADER_MODES.get(mode), isolation, via)
+    return Settings(
+        environ,
+        _HEADER_MODES.get(mode),
+        isolation,
+        via,
+        environ.get("CCP_POLICY_URL", ""),
+        environ.get("CCP_POLICY_KEYS", ""),
+    )
 
 
 def build_lanes(policy: Policy, settings: Settings) -> dict[str, Lane]:
