@@ -15,9 +15,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
-from holdfast.clock import monotonic
 from holdfast.systems.ccp.faults import Refusal
 from holdfast.systems.ccp.http1 import (
     Limits,
@@ -99,21 +98,17 @@ class Witness:
 
     def wait_captured(self, count: int) -> list[Captured]:
         """Wait until `count` requests have come; raises `TimeoutError`."""
-        return self._wait(lambda: self.captured if len(self.captured) >= count else None, f"{count} requests")
+        self._wait(lambda: len(self.captured) >= count, f"{count} requests")
+        return list(self.captured)
 
-    def wait_closed(self, count: int = 0) -> int:
+    def wait_closed(self, count: int = 0) -> None:
         """Wait until no more than `count` connections are open; raises `TimeoutError`."""
-        return self._wait(
-            lambda: len(self._open) + 1 if len(self._open) <= count else None, "the connections' end"
-        )
+        self._wait(lambda: len(self._open) <= count, "its connections' end")
 
-    def _wait(self, condition: Callable[[], object], what: str) -> Any:
-        deadline = monotonic() + SECONDS
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
         with self._news:
-            while not (answer := condition()):
-                if not self._news.wait(deadline - monotonic()):
-                    raise TimeoutError(f"the witness did not see {what} within {SECONDS:g} s")
-            return answer
+            if not self._news.wait_for(condition, timeout=SECONDS):
+                raise TimeoutError(f"the witness did not see {what} within {SECONDS:g} s")
 
     def close(self) -> None:
         """End every connection and thread."""

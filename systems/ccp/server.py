@@ -61,7 +61,7 @@ def load_service(environ: Mapping[str, str], log_dir: Path, rotation: Rotation) 
 def _routes(loaded: Loaded, settings: Settings) -> Routes:
     pack = loaded.pack
     lanes = build_lanes(pack.policy, settings)
-    return build_routes(pack.policy, pack.digest, loaded.source, lanes, settings.via)
+    return build_routes(pack.policy, pack.digest, loaded.source, lanes, via=settings.via, pins=settings.pins)
 
 
 def run_service(service: Service, listen: Listen) -> int:

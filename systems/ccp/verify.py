@@ -7,6 +7,7 @@ rule that saw nothing cannot tell, which is no pass.
 
 import base64
 import json
+import socket
 import sys
 import tempfile
 import threading
@@ -112,7 +113,7 @@ def _judge_one(rule: str, check: "Callable[[Evidence], tuple[int, str]]", eviden
         return Finding(rule, Outcome.FAIL, wrong)
     if not seen:
         return Finding(rule, Outcome.CANNOT_TELL, "nothing was seen that could show it")
-    return Finding(rule, Outcome.PASS, f"seen {seen} times")
+    return Finding(rule, Outcome.PASS, f"on {seen} observations")
 
 
 def _model_of(captured: Captured) -> str:
@@ -201,7 +202,7 @@ def _nothing_written(evidence: Evidence) -> tuple[int, str]:
         "prompt": canaries.prompt,
     }
     leaked = [name for name, secret in names.items() if any(s in evidence.written for s in spellings(secret))]
-    return len(evidence.written), f"`{leaked[0]}` stands in a log or in the output" if leaked else ""
+    return len(evidence.usage_lines), f"`{leaked[0]}` stands in a log or in the output" if leaked else ""
 
 
 def _one_line_each(evidence: Evidence) -> tuple[int, str]:
@@ -254,7 +255,7 @@ class _Pace:
 
 
 def _script(pace: _Pace) -> Script:
-    def play(sock, captured):  # type: ignore[no-untyped-def]  # a Script
+    def play(sock: socket.socket, captured: Captured) -> bool:
         if not json.loads(captured.request.body or b"{}").get("stream"):
             sock.sendall(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
