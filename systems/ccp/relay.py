@@ -203,7 +203,10 @@ class ClientConnection(asyncio.Protocol):
         if reset and (sock := self.transport.get_extra_info("socket")) is not None:
             # Without a length or chunks only a reset tells a broken end from a good one.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self.transport.abort()
+        # What did come goes out first; a client that does not read it is not waited for.
+        self._lingering = True
+        self._deadline = monotonic() + _LINGER_SECONDS
+        self.transport.close()
 
     def close(self) -> None:
         """Close once everything written has left."""
@@ -310,8 +313,8 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write_eof()
 
     def _expire(self) -> None:
-        if self._lingering:
-            self.abort(OnUpstreamFailure.ABORT, reset=False)
+        if self._lingering and self.transport is not None:
+            self.transport.abort()
         elif self._reader.idle:
             self.close()
         else:

@@ -199,3 +199,4 @@ async def _drain(relay: Relay, hurry: asyncio.Event) -> None:
             await asyncio.wait_for(hurry.wait(), 0.02)
     for client in tuple(relay.clients):
         client.abort(OnUpstreamFailure.ABORT, reset=False)
+    await asyncio.sleep(0)
