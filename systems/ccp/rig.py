@@ -88,13 +88,10 @@ class Witness:
         self._threads: list[threading.Thread] = []
         self._news = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        """Base URL for the proxy."""
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
-
-    @property
-    def url(self) -> str:
-        """Base URL for the proxy."""
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def wait_captured(self, count: int) -> list[Captured]:
         """Wait until `count` requests have come; raises `TimeoutError`."""
