@@ -12,8 +12,9 @@ import asyncio
 import hashlib
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from typing import Protocol, final
 
 from holdfast.clock import monotonic, utc_now
@@ -87,8 +88,9 @@ class Recorder(Protocol):
 
     draining: bool
 
-    def record(self, line: UsageLine) -> None:
-        """Log and count one line; never raises."""
+    def record(self, line: UsageLine, then: Callable[[], None]) -> None:
+        """Log and count one line, then call `then`: within this turn of the loop, and never before the line
+        is written. Never raises."""
 
 
 @final
@@ -146,7 +148,7 @@ class Exchange:
     def cancel(self) -> None:
         if not self._over:
             self._end_upstream()
-            self._log("client_left", self._status, "the client closed the connection")
+            self._log("client_left", self._status, "the client closed the connection", _nothing)
 
     def pause(self) -> None:
         if self._upstream is not None:
@@ -275,7 +277,6 @@ class Exchange:
         keeps = self._keeps
         self._observe(payload)
         self._down.update(payload)
-        self._log("relayed", head.status, None)
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             if head.keep_alive and not self._reader.surplus and not head.until_close and upstream.quiet:
@@ -283,21 +284,25 @@ class Exchange:
                 self._routes.pools[self._route.lane].give_back(upstream)
             else:
                 upstream.abort()
-        if last:
-            self._client.write(last)
-        self._client.answered(keep=keeps)
+
+        def deliver() -> None:
+            if last:
+                self._client.write(last)
+            self._client.answered(keep=keeps)
+
+        self._log("relayed", head.status, None, deliver)
 
     def _fail(self, status: int, why: str) -> None:
         """The upstream let us down: our own error while nothing was sent, else a broken connection."""
         self._end_upstream()
+        client, head = self._client, self._reader.head
         if self._head_sent:
-            self._log("aborted", self._status, why)
-            head = self._reader.head
             bare = not self._request.head.chunks_understood or (head is not None and head.until_close)
-            self._client.abort(OnUpstreamFailure.ABORT, reset=bare)
-            return
-        self._log("upstream_failed", status, why)
-        self._client.refuse(Refusal(status, why), self._request.head, self._request_id)
+            self._log("aborted", self._status, why, lambda: client.abort(OnUpstreamFailure.ABORT, reset=bare))
+        else:
+            refusal = Refusal(status, why)
+            answer = partial(client.refuse, refusal, self._request.head, self._request_id)
+            self._log("upstream_failed", status, why, answer)
 
     def _end_upstream(self) -> None:
         if self._connecting is not None:
@@ -306,7 +311,7 @@ class Exchange:
             self._upstream.abort()
             self._upstream = None
 
-    def _log(self, outcome: str, status: int | None, error: str | None) -> None:
+    def _log(self, outcome: str, status: int | None, error: str | None, then: Callable[[], None]) -> None:
         self._over = True
         self.deadline = None
         head, route, request = self._reader.head, self._route, self._request
@@ -340,8 +345,13 @@ class Exchange:
                 cache_creation_input_tokens=seen.cache_creation_input_tokens,
                 cache_read_input_tokens=seen.cache_read_input_tokens,
                 policy=self._routes.digest,
-            )
+            ),
+            then,
         )
+
+
+def _nothing() -> None:
+    """What is left to do for a client that has gone."""
 
 
 def refused_line(

@@ -33,6 +33,8 @@ __all__ = [
     "ResponseReader",
     "connection_names",
     "field_values",
+    "parse_request_head",
+    "parse_response_head",
 ]
 
 Field = tuple[bytes, bytes, bytes]
@@ -46,6 +48,7 @@ _ANY_VERSION = re.compile(rb"[^\r\n]* HTTP/[0-9](?:\.[0-9])?\r\n")
 _SUPPORTED_VERSION = re.compile(rb"[^\r\n]* HTTP/1\.[01]\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_NONE: frozenset[bytes] = frozenset()
 _NO_BODY = frozenset({204, 304})
 
 
@@ -74,6 +77,10 @@ class RequestHead(msgspec.Struct, frozen=True):
     keep_alive: bool
     chunks_understood: bool
     """False for an HTTP/1.0 client, which knows no chunked coding."""
+    matters: tuple[Field, ...]
+    """Those of `fields` that frame the message or concern this hop."""
+    hop: frozenset[bytes]
+    """Lower-case names that `Connection` lists."""
 
 
 @final
@@ -94,22 +101,41 @@ class ResponseHead(msgspec.Struct, frozen=True):
     keep_alive: bool
     until_close: bool
     """The body ends with the connection: there is no other sign of its end."""
+    matters: tuple[Field, ...]
+    """Those of `fields` that frame the message or tell what it is."""
+    hop: frozenset[bytes]
+    """Lower-case names that `Connection` lists."""
 
 
 class BrokenResponseError(ValueError):
     """The upstream's bytes are no HTTP response."""
 
 
+_MATTERS = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"transfer-encoding",
+        b"host",
+        b"expect",
+        b"content-type",
+        b"content-encoding",
+    }
+)
+"""The fields that the proxy itself reads; kept apart, since looking through all of them costs every request."""
+
+
 @final
 class _Collector:
     """What llhttp's callbacks deliver of one head."""
 
-    __slots__ = ("fields", "reason", "url")
+    __slots__ = ("fields", "matters", "reason", "url")
 
     def __init__(self) -> None:
         self.url = b""
         self.reason = b""
         self.fields: list[Field] = []
+        self.matters: list[Field] = []
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -118,7 +144,11 @@ class _Collector:
         self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name.lower(), name, value))
+        lower = name.lower()
+        field = (lower, name, value)
+        self.fields.append(field)
+        if lower in _MATTERS:
+            self.matters.append(field)
 
 
 def field_values(fields: Sequence[Field], name: bytes) -> list[bytes]:
@@ -129,6 +159,8 @@ def field_values(fields: Sequence[Field], name: bytes) -> list[bytes]:
 def connection_names(fields: Sequence[Field]) -> frozenset[bytes]:
     """The lower-case names that `Connection` lists; they concern one hop only."""
     listed = [value for lower, _, value in fields if lower == b"connection"]
+    if not listed:
+        return _NONE
     return frozenset(name.strip().lower() for value in listed for name in value.split(b","))
 
 
@@ -149,18 +181,20 @@ def parse_request_head(raw: bytes, limits: Limits) -> RequestHead:
         pass  # an offer to upgrade may be ignored (RFC 9110, 7.8); the field is dropped with its hop
     except httptools.HttpParserError as error:
         raise Refusal(400, "the request's head is malformed", close=True) from error
-    fields = tuple(collected.fields)
+    matters = tuple(collected.matters)
     modern = parser.get_http_version() == "1.1"
-    host = _check_host(fields, modern=modern)
+    host = _check_host(matters, modern=modern)
     path, query = _split_target(collected.url, host)
-    tokens = connection_names(fields)
+    hop = connection_names(matters)
     return RequestHead(
         method=parser.get_method().decode(),
         path=path,
         query=query,
-        fields=fields,
-        keep_alive=modern and b"close" not in tokens,
+        fields=tuple(collected.fields),
+        keep_alive=modern and b"close" not in hop,
         chunks_understood=modern,
+        matters=matters,
+        hop=hop,
     )
 
 
@@ -192,8 +226,8 @@ def _split_target(target: bytes, host: bytes) -> tuple[str, bytes]:
 
 def request_body(head: RequestHead, limits: Limits) -> Body:
     """How the body that follows `head` is framed; raises `Refusal` for every ambiguous shape."""
-    lengths = field_values(head.fields, b"content-length")
-    codings = field_values(head.fields, b"transfer-encoding")
+    lengths = field_values(head.matters, b"content-length")
+    codings = field_values(head.matters, b"transfer-encoding")
     if codings:
         if lengths:
             raise Refusal(400, "Content-Length and Transfer-Encoding are both there", close=True)
@@ -257,7 +291,7 @@ class RequestReader:
         if self._head is None or self._told_continue or self._size or self._buffer:
             return False
         self._told_continue = True
-        return any(v.strip().lower() == b"100-continue" for v in field_values(self._head.fields, b"expect"))
+        return any(v.strip().lower() == b"100-continue" for v in field_values(self._head.matters, b"expect"))
 
     def next_request(self) -> Request | None:
         """The next whole request, or None until more is fed; raises `Refusal`, after which it is spent."""
@@ -285,7 +319,7 @@ class RequestReader:
         self._buffer = self._buffer[size:]
         self._head = head
         self._body = request_body(head, limits)
-        if any(v.strip().lower() != b"100-continue" for v in field_values(head.fields, b"expect")):
+        if any(v.strip().lower() != b"100-continue" for v in field_values(head.matters, b"expect")):
             raise Refusal(417, "the only expectation known is `100-continue`", close=True)
         return True
 
@@ -392,14 +426,16 @@ def parse_response_head(raw: bytes) -> ResponseHead:
         pass
     except httptools.HttpParserError as error:
         raise BrokenResponseError("the response's head is malformed") from error
-    fields = tuple(collected.fields)
-    modern = parser.get_http_version() == "1.1"
+    matters = tuple(collected.matters)
+    hop = connection_names(matters)
     return ResponseHead(
         status=parser.get_status_code(),
         reason=collected.reason,
-        fields=fields,
-        keep_alive=modern and b"close" not in connection_names(fields),
+        fields=tuple(collected.fields),
+        keep_alive=parser.get_http_version() == "1.1" and b"close" not in hop,
         until_close=False,
+        matters=matters,
+        hop=hop,
     )
 
 
@@ -407,8 +443,8 @@ def response_body(head: ResponseHead, method: str) -> Body:
     """How the response's body is framed (RFC 9112, 6.3); raises `BrokenResponseError` on ambiguity."""
     if method == "HEAD" or head.status in _NO_BODY:
         return LengthBody(0)
-    lengths = field_values(head.fields, b"content-length")
-    codings = field_values(head.fields, b"transfer-encoding")
+    lengths = field_values(head.matters, b"content-length")
+    codings = field_values(head.matters, b"transfer-encoding")
     if codings:
         if lengths or len(codings) > 1 or codings[0].strip().lower() != b"chunked":
             raise BrokenResponseError("the response's framing is ambiguous")

@@ -4,12 +4,13 @@ Unknown headers pass: a gateway that lists what it knows breaks the next release
 the fields of the client's own hop and, where the lane has a key, everything that authenticates the client.
 """
 
+from collections.abc import Sequence
 from typing import final
 
 import msgspec
 
 from holdfast.systems.ccp.faults import Refusal
-from holdfast.systems.ccp.http1 import Field, RequestHead, ResponseHead, connection_names
+from holdfast.systems.ccp.http1 import Field, RequestHead, ResponseHead
 from holdfast.systems.ccp.origins import BaseUrl, Origin, Secret
 from holdfast.systems.ccp.policy import Auth
 
@@ -30,6 +31,8 @@ HOP_BY_HOP = frozenset(
 )
 """RFC 9110, 7.6.1; and whatever `Connection` lists."""
 
+_FRAMING = frozenset({b"transfer-encoding", b"trailer"})
+_DROPPED_DOWN = HOP_BY_HOP - _FRAMING
 _REWRITTEN = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie"})
 """Fields that may authenticate the client to Anthropic."""
@@ -62,8 +65,8 @@ def plan_upstream_head(
     lane: Lane, head: RequestHead, body_size: int, secrets: tuple[Secret, ...]
 ) -> PlannedHead:
     """The head that `lane` gets; raises `Refusal` when the client hands us a key that is not the lane's."""
-    fields = head.fields
-    hop = _REWRITTEN | connection_names(fields)
+    fields: Sequence[Field] = head.fields
+    hop = _REWRITTEN | head.hop if head.hop else _REWRITTEN
     if lane.secret is not None:
         fields = _without_credentials(fields)
         if ANTHROPIC_KEY_MARK in head.query:
@@ -87,17 +90,18 @@ def plan_upstream_head(
     return PlannedHead(lane.base.origin, raw)
 
 
-def _without_credentials(fields: tuple[Field, ...]) -> tuple[Field, ...]:
+def _without_credentials(fields: Sequence[Field]) -> Sequence[Field]:
     """Drops the credential fields, and any other field that repeats a credential or looks like one."""
-    held = [value for lower, _, value in fields if lower in CREDENTIALS]
-    texts = [text for value in held for text in value.split() if len(text) >= 8]
-    return tuple(
-        entry
-        for entry in fields
-        if entry[0] not in CREDENTIALS
-        and ANTHROPIC_KEY_MARK not in entry[2]
-        and not any(text in entry[2] for text in texts)
-    )
+    others = [entry for entry in fields if entry[0] not in CREDENTIALS]
+    marks = [ANTHROPIC_KEY_MARK]
+    for lower, _, value in fields:
+        if lower in CREDENTIALS:
+            marks += [text for text in value.split() if len(text) >= 8]
+    values = b"\n".join([value for _, _, value in others])
+    found = [mark for mark in marks if mark in values]
+    if not found:
+        return others
+    return [entry for entry in others if not any(mark in entry[2] for mark in found)]
 
 
 def _own_credential(lane: Lane) -> list[bytes]:
@@ -115,9 +119,9 @@ def downstream_head(head: ResponseHead, *, close: bool, chunks_understood: bool)
     `Transfer-Encoding` stays, since the chunks are relayed as they came; a client that knows none gets
     the payload until the connection closes.
     """
-    dropped = (HOP_BY_HOP | connection_names(head.fields)) - {b"transfer-encoding", b"trailer"}
-    if not chunks_understood:
-        dropped |= {b"transfer-encoding", b"trailer"}
+    dropped = _DROPPED_DOWN if chunks_understood else HOP_BY_HOP
+    if head.hop:
+        dropped |= head.hop - _FRAMING
     lines = [b"HTTP/1.1 %d %s\r\n" % (head.status, head.reason)]
     lines += [b"%s: %s\r\n" % (name, value) for lower, name, value in head.fields if lower not in dropped]
     lines.append(b"Connection: close\r\n\r\n" if close else b"\r\n")

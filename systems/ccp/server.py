@@ -200,3 +200,4 @@ async def _drain(relay: Relay, hurry: asyncio.Event) -> None:
     for client in tuple(relay.clients):
         client.abort(OnUpstreamFailure.ABORT, reset=False)
     await asyncio.sleep(0)
+    relay.flush()

@@ -18,7 +18,7 @@ from holdfast.records.dsse import sign
 from holdfast.systems.ccp.cli import main
 from holdfast.systems.ccp.distribution import PAYLOAD_TYPE, Loaded, PolicyStore, load_keys, tightening
 from holdfast.systems.ccp.faults import ConfigError, Refusal
-from holdfast.systems.ccp.http1 import Request, RequestHead
+from holdfast.systems.ccp.http1 import Limits, Request, parse_request_head
 from holdfast.systems.ccp.pack import Constraints, embedded_pack_text, line_of, parse_pack
 from holdfast.systems.ccp.policy import Auth, Matcher
 from holdfast.systems.ccp.rig import Witness, json_answer
@@ -216,7 +216,8 @@ def test_who_is_denied_and_the_unknown_always_is_when_jurisdictions_matter(
 
 def request_for(model: str) -> Request:
     return Request(
-        RequestHead("POST", "/v1/messages", b"", (), True, True), json.dumps({"model": model}).encode()
+        parse_request_head(b"POST /v1/messages HTTP/1.1\r\nHost: a\r\n\r\n", Limits()),
+        json.dumps({"model": model}).encode(),
     )
 
 
