@@ -22,7 +22,7 @@ from holdfast.clock import utc_now
 from holdfast.systems.ccp.contract import check_contract
 from holdfast.systems.ccp.distribution import Loaded
 from holdfast.systems.ccp.faults import ConfigError
-from holdfast.systems.ccp.http1 import ResponseReader, field_values
+from holdfast.systems.ccp.http1 import ResponseReader
 from holdfast.systems.ccp.lanes import Lane, PlannedHead
 from holdfast.systems.ccp.server import policy_store
 from holdfast.systems.ccp.settings import Settings, build_lanes, read_settings
@@ -166,7 +166,7 @@ async def _ask_date(lane: Lane, settings: Settings) -> datetime | None:
     connection.abort()
     if once.reader.head is None:
         raise ConnectionError("no answer")
-    dates = field_values(once.reader.head.fields, b"date")
+    dates = [value for lower, _, value in once.reader.head.fields if lower == b"date"]
     return email.utils.parsedate_to_datetime(dates[0].decode("latin-1")) if dates else None
 
 

@@ -22,7 +22,6 @@ from holdfast.systems.ccp.faults import CredentialLeakError, Refusal
 from holdfast.systems.ccp.framing import BrokenFramingError
 from holdfast.systems.ccp.http1 import (
     BrokenResponseError,
-    Field,
     Request,
     RequestHead,
     ResponseHead,
@@ -35,7 +34,7 @@ from holdfast.systems.ccp.routing import KNOWN_PATHS, Route
 from holdfast.systems.ccp.upstream import BrokerRefusedError, UpstreamConnection
 from holdfast.systems.ccp.usage import UsageLine
 
-__all__ = ["Answering", "Client", "Exchange", "OnUpstreamFailure", "Recorder", "refused_line", "stamp"]
+__all__ = ["Answering", "Client", "Exchange", "OnUpstreamFailure", "Recorder", "refused_line"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
 _NOTHING = Observation("none")
@@ -122,7 +121,7 @@ class Exchange:
         self._lane = routes.lanes[route.lane]
         self._planned = plan_upstream_head(self._lane, request.head, len(route.body), routes.secrets)
         self._started = monotonic()
-        self._ts = stamp()
+        self._ts = utc_now()
         self._reader = ResponseReader(request.head.method, routes.policy.limits.head_bytes)
         self._observer: Observer | None = None
         self._upstream: UpstreamConnection | None = None
@@ -147,8 +146,8 @@ class Exchange:
     # Answering
     def cancel(self) -> None:
         if not self._over:
-            self._end_upstream()
             self._log("client_left", self._status, "the client closed the connection", _nothing)
+            self._end_upstream()
 
     def pause(self) -> None:
         if self._upstream is not None:
@@ -222,7 +221,7 @@ class Exchange:
         self.deadline = None
         self._head_sent = True
         self._observer = Observer(
-            _first(head.fields, b"content-type"), _first(head.fields, b"content-encoding")
+            _first(head.matters, b"content-type"), _first(head.matters, b"content-encoding")
         )
         return downstream_head(
             head, close=not self._keeps, chunks_understood=self._request.head.chunks_understood
@@ -320,8 +319,8 @@ class Exchange:
             UsageLine(
                 ts=self._ts,
                 request_id=self._request_id,
-                upstream_request_id=_shown(_first(head.fields, b"request-id")) if head is not None else None,
-                session_id=_shown(_first(request.head.fields, b"x-claude-code-session-id")),
+                upstream_request_id=_shown(_first(head.matters, b"request-id")) if head is not None else None,
+                session_id=_shown(_first(request.head.matters, b"x-claude-code-session-id")),
                 method=request.head.method,
                 path=request.head.path,
                 model=shown_model(route.model),
@@ -360,7 +359,7 @@ def refused_line(
     """The usage line of a request that never left."""
     known = head is not None and head.path in KNOWN_PATHS
     return UsageLine(
-        ts=stamp(),
+        ts=utc_now(),
         request_id=request_id,
         method=head.method if head is not None else "",
         path=head.path if head is not None and known else "",
@@ -393,11 +392,6 @@ def shown_model(model: str | None) -> str | None:
     return model if model is None or _NAME.fullmatch(model) else "(not a name)"
 
 
-def stamp() -> str:
-    """Now, as the log writes it."""
-    return utc_now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _why_not_connected(error: BaseException) -> tuple[int, str]:
     if isinstance(error, BrokerRefusedError):
         return 502, "the broker refuses the upstream's host"
@@ -408,8 +402,8 @@ def _why_not_connected(error: BaseException) -> tuple[int, str]:
     return 502, "the upstream cannot be reached"
 
 
-def _first(fields: Sequence[Field], name: bytes) -> bytes:
-    for lower, _, value in fields:
+def _first(matters: Sequence[tuple[bytes, bytes]], name: bytes) -> bytes:
+    for lower, value in matters:
         if lower == name:
             return value
     return b""

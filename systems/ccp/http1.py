@@ -73,14 +73,20 @@ class RequestHead(msgspec.Struct, frozen=True):
     path: str
     query: bytes
     """With its `?`, or empty; relayed, never logged."""
-    fields: tuple[Field, ...]
+    block: bytes
+    """The fields as they came: each as `LF name: value CR`, without the last line's LF."""
     keep_alive: bool
     chunks_understood: bool
     """False for an HTTP/1.0 client, which knows no chunked coding."""
-    matters: tuple[Field, ...]
-    """Those of `fields` that frame the message or concern this hop."""
+    matters: tuple[tuple[bytes, bytes], ...]
+    """Lower-case name and value of the fields that the proxy reads itself."""
     hop: frozenset[bytes]
     """Lower-case names that `Connection` lists."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Every field, taken apart anew."""
+        return split_block(self.block)
 
 
 @final
@@ -97,45 +103,43 @@ class ResponseHead(msgspec.Struct, frozen=True):
 
     status: int
     reason: bytes
-    fields: tuple[Field, ...]
+    block: bytes
+    """The fields as they came: each as `LF name: value CR`, without the last line's LF."""
     keep_alive: bool
     until_close: bool
     """The body ends with the connection: there is no other sign of its end."""
-    matters: tuple[Field, ...]
-    """Those of `fields` that frame the message or tell what it is."""
+    matters: tuple[tuple[bytes, bytes], ...]
+    """Lower-case name and value of the fields that the proxy reads itself."""
     hop: frozenset[bytes]
     """Lower-case names that `Connection` lists."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Every field, taken apart anew."""
+        return split_block(self.block)
 
 
 class BrokenResponseError(ValueError):
     """The upstream's bytes are no HTTP response."""
 
 
-_MATTERS = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"transfer-encoding",
-        b"host",
-        b"expect",
-        b"content-type",
-        b"content-encoding",
-    }
+_MATTERS = re.compile(
+    rb"\n(connection|content-length|transfer-encoding|host|expect|content-type|content-encoding|request-id"
+    rb"|authorization|x-api-key|cookie|x-claude-code-session-id):[ \t]*([^\r]*)",
+    re.IGNORECASE,
 )
-"""The fields that the proxy itself reads; kept apart, since looking through all of them costs every request."""
+"""The fields that the proxy itself reads, picked out of a block by one pass; the rest is never taken apart."""
 
 
 @final
 class _Collector:
-    """What llhttp's callbacks deliver of one head."""
+    """What llhttp's callbacks deliver of one head; fields are not asked for, since they are relayed as lines."""
 
-    __slots__ = ("fields", "matters", "reason", "url")
+    __slots__ = ("reason", "url")
 
     def __init__(self) -> None:
         self.url = b""
         self.reason = b""
-        self.fields: list[Field] = []
-        self.matters: list[Field] = []
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -143,22 +147,25 @@ class _Collector:
     def on_status(self, reason: bytes) -> None:
         self.reason += reason
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        lower = name.lower()
-        field = (lower, name, value)
-        self.fields.append(field)
-        if lower in _MATTERS:
-            self.matters.append(field)
+
+def split_block(block: bytes) -> tuple[Field, ...]:
+    """A block's fields, taken apart."""
+    parts = [line.rstrip(b"\r").partition(b":") for line in block.split(b"\n")[1:]]
+    return tuple((name.lower(), name, value.strip(b" \t")) for name, _, value in parts)
 
 
-def field_values(fields: Sequence[Field], name: bytes) -> list[bytes]:
+def _matters(block: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple([(name.lower(), value.rstrip(b" \t")) for name, value in _MATTERS.findall(block)])
+
+
+def field_values(matters: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     """All values of `name` (lower case), in order."""
-    return [value for lower, _, value in fields if lower == name]
+    return [value for lower, value in matters if lower == name]
 
 
-def connection_names(fields: Sequence[Field]) -> frozenset[bytes]:
+def connection_names(matters: Sequence[tuple[bytes, bytes]]) -> frozenset[bytes]:
     """The lower-case names that `Connection` lists; they concern one hop only."""
-    listed = [value for lower, _, value in fields if lower == b"connection"]
+    listed = field_values(matters, b"connection")
     if not listed:
         return _NONE
     return frozenset(name.strip().lower() for value in listed for name in value.split(b","))
@@ -181,7 +188,8 @@ def parse_request_head(raw: bytes, limits: Limits) -> RequestHead:
         pass  # an offer to upgrade may be ignored (RFC 9110, 7.8); the field is dropped with its hop
     except httptools.HttpParserError as error:
         raise Refusal(400, "the request's head is malformed", close=True) from error
-    matters = tuple(collected.matters)
+    block = raw[line_end + 1 : -3]
+    matters = _matters(block)
     modern = parser.get_http_version() == "1.1"
     host = _check_host(matters, modern=modern)
     path, query = _split_target(collected.url, host)
@@ -190,7 +198,7 @@ def parse_request_head(raw: bytes, limits: Limits) -> RequestHead:
         method=parser.get_method().decode(),
         path=path,
         query=query,
-        fields=tuple(collected.fields),
+        block=block,
         keep_alive=modern and b"close" not in hop,
         chunks_understood=modern,
         matters=matters,
@@ -198,8 +206,8 @@ def parse_request_head(raw: bytes, limits: Limits) -> RequestHead:
     )
 
 
-def _check_host(fields: Sequence[Field], *, modern: bool) -> bytes:
-    hosts = field_values(fields, b"host")
+def _check_host(matters: Sequence[tuple[bytes, bytes]], *, modern: bool) -> bytes:
+    hosts = field_values(matters, b"host")
     if len(hosts) > 1:
         raise Refusal(400, "the request has more than one Host field", close=True)
     if not hosts:
@@ -426,12 +434,13 @@ def parse_response_head(raw: bytes) -> ResponseHead:
         pass
     except httptools.HttpParserError as error:
         raise BrokenResponseError("the response's head is malformed") from error
-    matters = tuple(collected.matters)
+    block = raw[raw.index(b"\r\n") + 1 : -3]
+    matters = _matters(block)
     hop = connection_names(matters)
     return ResponseHead(
         status=parser.get_status_code(),
         reason=collected.reason,
-        fields=tuple(collected.fields),
+        block=block,
         keep_alive=parser.get_http_version() == "1.1" and b"close" not in hop,
         until_close=False,
         matters=matters,

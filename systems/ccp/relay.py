@@ -15,8 +15,8 @@ from typing import cast, final
 
 import msgspec
 
-from holdfast.clock import monotonic
-from holdfast.systems.ccp.exchange import Answering, Exchange, OnUpstreamFailure, refused_line, stamp
+from holdfast.clock import monotonic, utc_now
+from holdfast.systems.ccp.exchange import Answering, Exchange, OnUpstreamFailure, refused_line
 from holdfast.systems.ccp.faults import Refusal, error_body
 from holdfast.systems.ccp.http1 import Request, RequestHead, RequestReader
 from holdfast.systems.ccp.routes import Routes
@@ -394,7 +394,7 @@ class LocalAnswer:
                 text = render_metrics(relay.tally, relay.gauges())
                 self._respond(200, text, "text/plain; version=0.0.4; charset=utf-8")
             case Local.USAGE:
-                self._respond_json(200, usage_page(relay.tally, relay.log, stamp()))
+                self._respond_json(200, usage_page(relay.tally, relay.log, utc_now()))
 
     def cancel(self) -> None:
         if self._task is not None:

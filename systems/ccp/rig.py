@@ -24,7 +24,6 @@ from holdfast.systems.ccp.http1 import (
     RequestReader,
     ResponseHead,
     ResponseReader,
-    field_values,
 )
 
 __all__ = [
@@ -270,7 +269,7 @@ class Answer:
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of a field, by its lower-case name."""
-        return field_values(self.head.fields, name)
+        return [value for lower, _, value in self.head.fields if lower == name]
 
 
 def send_request(

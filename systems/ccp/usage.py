@@ -36,8 +36,8 @@ class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
     """One request. Fields are added, never renamed."""
 
     schema: str = "ccp.usage/1"
-    ts: str
-    """When the request was whole, RFC 3339, UTC."""
+    ts: datetime
+    """When the request was whole, UTC; written as RFC 3339."""
     request_id: str
     upstream_request_id: str | None = None
     session_id: str | None = None
