@@ -3,13 +3,15 @@
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anthropic as sdk
 import pytest
 
-from holdfast.systems.ccp.rig import Canaries, Captured, Proxy, Script, Witness, json_answer
+from holdfast.systems.ccp.rig import Canaries, Captured, Proxy, Script, Witness, json_answer, stage
 
 FIXTURES = Path(__file__).parent / "fixtures" / "sse"
 LANES = {"zai": "claude-haiku-9", "anthropic": "claude-sonnet-9"}
@@ -38,6 +40,50 @@ def stream(raw: bytes, step: int) -> Script:
         return True
 
     return script
+
+
+@dataclass(frozen=True)
+class Rig:
+    """One proxy between two witnesses for the whole module: starting one a test costs more than the test."""
+
+    proxy: Proxy
+    anthropic: Witness
+    zai: Witness
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory, canaries: Canaries) -> Iterator[Rig]:
+    """Made once; each test finds the witnesses empty."""
+    folder = tmp_path_factory.mktemp("sdk")
+    with (
+        closing(Witness()) as anthropic,
+        closing(Witness()) as zai,
+        stage(folder, anthropic, zai, canaries=canaries) as proxy,
+    ):
+        yield Rig(proxy, anthropic, zai)
+        assert "internal error" not in proxy.errors
+
+
+@pytest.fixture
+def proxy(rig: Rig) -> Proxy:
+    """The module's proxy."""
+    for witness in (rig.anthropic, rig.zai):
+        witness.captured.clear()
+    return rig.proxy
+
+
+@pytest.fixture
+def anthropic(rig: Rig, proxy: Proxy) -> Witness:
+    """The upstream of lane anthropic."""
+    assert proxy is rig.proxy
+    return rig.anthropic
+
+
+@pytest.fixture
+def zai(rig: Rig, proxy: Proxy) -> Witness:
+    """The upstream of lane zai."""
+    assert proxy is rig.proxy
+    return rig.zai
 
 
 @pytest.fixture
