@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -77,8 +78,9 @@ def json_answer(
 class Witness:
     """A recording upstream: real sockets, one thread a connection, answers from a script."""
 
-    def __init__(self, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         self.script = script or json_answer()
+        self._tls = tls
         self.captured: list[Captured] = []
         self.raw = bytearray()
         """Everything that any connection received, whether it made a request or not."""
@@ -87,7 +89,8 @@ class Witness:
         self._threads: list[threading.Thread] = []
         self._news = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
         """Base URL for the proxy."""
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
@@ -132,11 +135,20 @@ class Witness:
             self._threads.append(thread)
             thread.start()
 
+    def _wrapped(self, plain: socket.socket, tls: ssl.SSLContext) -> socket.socket:
+        sock = tls.wrap_socket(plain, server_side=True)
+        with self._news:
+            self._open.discard(plain)
+            self._open.add(sock)
+        return sock
+
     def _serve(self, sock: socket.socket, number: int) -> None:
         reader = RequestReader(Limits(head_bytes=1 << 20, target_bytes=1 << 16, body_bytes=1 << 26))
         pending = b""
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                sock = self._wrapped(sock, self._tls)
             while data := sock.recv(1 << 18):
                 pending += data
                 self.raw += data
