@@ -107,6 +107,7 @@ def _serve(options: argparse.Namespace) -> int:
     from holdfast.systems.ccp.faults import ConfigError
     from holdfast.systems.ccp.listen import Listen
     from holdfast.systems.ccp.server import load_service, run_service
+    from holdfast.systems.ccp.settings import Isolation
     from holdfast.systems.ccp.usage import Rotation
 
     if (
@@ -122,11 +123,21 @@ def _serve(options: argparse.Namespace) -> int:
     listen = Listen(options.host, options.port, options.uds, allow_remote=options.allow_remote)
     listen.check()
     service = load_service(_environ(options), options.log_dir, rotation)
+    if service.settings.isolation is not Isolation.NONE:
+        from holdfast.systems.ccp.confined import run_confined
+
+        return run_confined(service, listen, _inner_args(options))
     if options.workers == 1:
         return run_service(service, listen)
     from holdfast.systems.ccp.workers import run_workers
 
     return run_workers(options.workers, listen, lambda where: run_service(service, where))
+
+
+def _inner_args(options: argparse.Namespace) -> tuple[str, ...]:
+    """What the confined copy is told besides its address and folder."""
+    names = ("workers", "log_max_bytes", "log_max_seconds", "log_keep")
+    return tuple(f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from holdfast.systems.ccp.faults import ConfigError
 from holdfast.systems.ccp.listen import Listen, bind_unix
 from holdfast.systems.ccp.relay import ClientConnection, Relay
 from holdfast.systems.ccp.routes import Routes, build_routes
-from holdfast.systems.ccp.settings import Isolation, Settings, build_lanes, read_settings
+from holdfast.systems.ccp.settings import Settings, build_lanes, read_settings
 from holdfast.systems.ccp.usage import Rotation, UsageLog
 
 __all__ = ["Service", "load_service", "policy_store", "run_service"]
@@ -66,11 +66,6 @@ def _routes(loaded: Loaded, settings: Settings) -> Routes:
 
 def run_service(service: Service, listen: Listen) -> int:
     """Serve until a signal; 0."""
-    if service.settings.isolation is not Isolation.NONE:
-        raise ConfigError(
-            f"`CCP_SANDBOX={service.settings.isolation.value}` cannot be honoured by this build; "
-            "unset it and start ccp with `holdfast run --isolation ...`"
-        )
     log = UsageLog(service.log_dir, service.rotation)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(_serve(service, Relay(service.routes, log), listen))
