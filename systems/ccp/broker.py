@@ -114,6 +114,8 @@ class Broker:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _ in range(3):
+            await asyncio.sleep(0)  # a transport closes its socket in a later turn of the loop
         os.close(self._log)
 
     def inward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

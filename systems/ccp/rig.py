@@ -202,6 +202,8 @@ class Proxy:
         if "listening on" not in self.line:
             self.process.wait(SECONDS)
             self._drain.join(SECONDS)
+            self.process.stdout.close()
+            self._stderr.close()
             raise RuntimeError(f"the proxy did not start: {self.errors.strip()}")
 
     @property

@@ -71,7 +71,9 @@ def connect_through(folder: Path, target: str, zai: Witness) -> tuple[bytes, lis
         writer.write(f"CONNECT {target} HTTP/1.1\r\n\r\n".encode())
         answer = await reader.readuntil(b"\r\n\r\n")
         writer.close()
+        await writer.wait_closed()
         server.close()
+        await server.wait_closed()
         await broker.close()
         return answer
 
