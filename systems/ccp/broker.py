@@ -144,6 +144,9 @@ class Broker:
                 outside = await self._granted(reader, writer)
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             outside = None
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
         if outside is None:
             writer.close()
         else:

@@ -411,10 +411,10 @@ def test_an_http_1_0_client_sees_a_broken_stream_break(proxy: Proxy, zai: Witnes
 
 
 def test_a_client_that_does_not_read_stops_the_upstream(proxy: Proxy, zai: Witness) -> None:
-    """Backpressure: while the client rests, the upstream's writes must come to a halt, well short of 64 MiB."""
+    """Backpressure: while the client rests, the upstream's writes must come to a halt, well short of 24 MiB."""
     sent = [0]
     halted = threading.Event()
-    whole = 64 << 20
+    whole = 24 << 20
 
     def script(sock: socket.socket, _: Captured) -> bool:
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % whole)
