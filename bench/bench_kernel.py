@@ -33,7 +33,7 @@ ENTRIES = 50_000
 VERIFIED = 1_000_000
 PEER = Peer("mnt:1", 1, 1)
 REQUEST = Request(
-    "fs.read", "agent", ResolvedPath.judged("/work/src/m7/main.py", "/work"), "core_plugin", "run"
+    "fs.read", "agent", ResolvedPath.judged("/srv/src/m7/main.py", "/srv"), "core_plugin", "run"
 )
 INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?)"
 
@@ -196,7 +196,7 @@ def audit(folder: Path) -> Iterator[Row]:
 def _event(number: int, kind: EventType = EventType.SYSCALL) -> Event:
     return Event(
         kind, "plugin-7", "fs.read", "allow", ("allow-src",), ("plugins may read sources",), "strict", "run", None,
-        f"src/main{number}.py", 12, "sb-1", {"path0": f"/work/src/main{number}.py", "policy": "c3a5892aa00e20eb" * 4},
+        f"src/main{number}.py", 12, "sb-1", {"path0": f"/srv/src/main{number}.py", "policy": "c3a5892aa00e20eb" * 4},
     )  # fmt: skip
 
 
