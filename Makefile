@@ -51,6 +51,8 @@ bench: setup-peers ## figures against peers and limits, as ratios in one run
 lock: ## pin every dependency by hash, without any index's address
 	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.txt
+	@uv pip compile requirements/peers.in -c requirements/dev.txt --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/peers.txt
 
 clean:
 	@rm -rf results logs build dist .mypy_cache .ruff_cache .hypothesis

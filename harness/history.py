@@ -143,7 +143,7 @@ def _lines(records: Sequence[Record], lane: str) -> list[Line]:
             if "p50" in record.lanes.get(lane, {}).get(figure, {})
         ]
         if values:
-            words = f"{lane}: median {'first byte' if figure == 'ttfb_ms' else 'whole answer'}"
+            words = f"{lane}: {'first byte' if figure == 'ttfb_ms' else 'whole answer'}"
             found.append(Line(words, f"{values[-1]:.1f} ms", points_of(values)))
     return found
 

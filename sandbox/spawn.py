@@ -230,7 +230,7 @@ class Spawner:
                 try:
                     socket.send_fds(self._control, [b"launch"], passed)
                 except OSError as error:
-                    confined.close()
+                    ours.close()  # nobody has the other end but us
                     raise CannotConfineError(f"the spawner is gone: {error}") from None
         try:
             confined.await_start(seconds)

@@ -16,7 +16,7 @@ def test_every_package_of_the_tree_is_listed_and_every_listed_one_is_there() -> 
         ".".join(("holdfast", *folder.relative_to(ROOT).parts))
         for folder in (p.parent for p in ROOT.rglob("__init__.py"))
         if not any(part.startswith(".") for part in folder.relative_to(ROOT).parts)
-        and not set(folder.relative_to(ROOT).parts) & NOT_SHIPPED
+        and not set(folder.relative_to(ROOT).parts[:1]) & NOT_SHIPPED
     }
     listed = set(PROJECT["tool"]["setuptools"]["packages"])
     assert listed == tree | {"holdfast.docs.schemas"}

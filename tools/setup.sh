@@ -29,6 +29,7 @@ library:libseccomp.so.2=libseccomp2
 peers_needs='
 command:nginx=nginx-light
 command:wrk=wrk
+command:haproxy=haproxy
 command:firejail=firejail
 command:podman=podman
 command:crun=crun

@@ -12,8 +12,9 @@ import asyncio
 import hashlib
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from typing import Protocol, final
 
 from holdfast.clock import monotonic, utc_now
@@ -21,7 +22,6 @@ from holdfast.systems.ccp.faults import CredentialLeakError, Refusal
 from holdfast.systems.ccp.framing import BrokenFramingError
 from holdfast.systems.ccp.http1 import (
     BrokenResponseError,
-    Field,
     Request,
     RequestHead,
     ResponseHead,
@@ -34,7 +34,7 @@ from holdfast.systems.ccp.routing import KNOWN_PATHS, Route
 from holdfast.systems.ccp.upstream import BrokerRefusedError, UpstreamConnection
 from holdfast.systems.ccp.usage import UsageLine
 
-__all__ = ["Answering", "Client", "Exchange", "OnUpstreamFailure", "Recorder", "refused_line", "stamp"]
+__all__ = ["Answering", "Client", "Exchange", "OnUpstreamFailure", "Recorder", "refused_line"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
 _NOTHING = Observation("none")
@@ -87,8 +87,9 @@ class Recorder(Protocol):
 
     draining: bool
 
-    def record(self, line: UsageLine) -> None:
-        """Log and count one line; never raises."""
+    def record(self, line: UsageLine, then: Callable[[], None]) -> None:
+        """Log and count one line, then call `then`: within this turn of the loop, and never before the line
+        is written. Never raises."""
 
 
 @final
@@ -120,7 +121,7 @@ class Exchange:
         self._lane = routes.lanes[route.lane]
         self._planned = plan_upstream_head(self._lane, request.head, len(route.body), routes.secrets)
         self._started = monotonic()
-        self._ts = stamp()
+        self._ts = utc_now()
         self._reader = ResponseReader(request.head.method, routes.policy.limits.head_bytes)
         self._observer: Observer | None = None
         self._upstream: UpstreamConnection | None = None
@@ -145,8 +146,8 @@ class Exchange:
     # Answering
     def cancel(self) -> None:
         if not self._over:
+            self._log("client_left", self._status, "the client closed the connection", _nothing)
             self._end_upstream()
-            self._log("client_left", self._status, "the client closed the connection")
 
     def pause(self) -> None:
         if self._upstream is not None:
@@ -220,7 +221,7 @@ class Exchange:
         self.deadline = None
         self._head_sent = True
         self._observer = Observer(
-            _first(head.fields, b"content-type"), _first(head.fields, b"content-encoding")
+            _first(head.matters, b"content-type"), _first(head.matters, b"content-encoding")
         )
         return downstream_head(
             head, close=not self._keeps, chunks_understood=self._request.head.chunks_understood
@@ -275,7 +276,6 @@ class Exchange:
         keeps = self._keeps
         self._observe(payload)
         self._down.update(payload)
-        self._log("relayed", head.status, None)
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             if head.keep_alive and not self._reader.surplus and not head.until_close and upstream.quiet:
@@ -283,21 +283,25 @@ class Exchange:
                 self._routes.pools[self._route.lane].give_back(upstream)
             else:
                 upstream.abort()
-        if last:
-            self._client.write(last)
-        self._client.answered(keep=keeps)
+
+        def deliver() -> None:
+            if last:
+                self._client.write(last)
+            self._client.answered(keep=keeps)
+
+        self._log("relayed", head.status, None, deliver)
 
     def _fail(self, status: int, why: str) -> None:
         """The upstream let us down: our own error while nothing was sent, else a broken connection."""
         self._end_upstream()
+        client, head = self._client, self._reader.head
         if self._head_sent:
-            self._log("aborted", self._status, why)
-            head = self._reader.head
             bare = not self._request.head.chunks_understood or (head is not None and head.until_close)
-            self._client.abort(OnUpstreamFailure.ABORT, reset=bare)
-            return
-        self._log("upstream_failed", status, why)
-        self._client.refuse(Refusal(status, why), self._request.head, self._request_id)
+            self._log("aborted", self._status, why, lambda: client.abort(OnUpstreamFailure.ABORT, reset=bare))
+        else:
+            refusal = Refusal(status, why)
+            answer = partial(client.refuse, refusal, self._request.head, self._request_id)
+            self._log("upstream_failed", status, why, answer)
 
     def _end_upstream(self) -> None:
         if self._connecting is not None:
@@ -306,7 +310,7 @@ class Exchange:
             self._upstream.abort()
             self._upstream = None
 
-    def _log(self, outcome: str, status: int | None, error: str | None) -> None:
+    def _log(self, outcome: str, status: int | None, error: str | None, then: Callable[[], None]) -> None:
         self._over = True
         self.deadline = None
         head, route, request = self._reader.head, self._route, self._request
@@ -315,8 +319,8 @@ class Exchange:
             UsageLine(
                 ts=self._ts,
                 request_id=self._request_id,
-                upstream_request_id=_shown(_first(head.fields, b"request-id")) if head is not None else None,
-                session_id=_shown(_first(request.head.fields, b"x-claude-code-session-id")),
+                upstream_request_id=_shown(_first(head.matters, b"request-id")) if head is not None else None,
+                session_id=_shown(_first(request.head.matters, b"x-claude-code-session-id")),
                 method=request.head.method,
                 path=request.head.path,
                 model=shown_model(route.model),
@@ -340,8 +344,13 @@ class Exchange:
                 cache_creation_input_tokens=seen.cache_creation_input_tokens,
                 cache_read_input_tokens=seen.cache_read_input_tokens,
                 policy=self._routes.digest,
-            )
+            ),
+            then,
         )
+
+
+def _nothing() -> None:
+    """What is left to do for a client that has gone."""
 
 
 def refused_line(
@@ -350,7 +359,7 @@ def refused_line(
     """The usage line of a request that never left."""
     known = head is not None and head.path in KNOWN_PATHS
     return UsageLine(
-        ts=stamp(),
+        ts=utc_now(),
         request_id=request_id,
         method=head.method if head is not None else "",
         path=head.path if head is not None and known else "",
@@ -383,11 +392,6 @@ def shown_model(model: str | None) -> str | None:
     return model if model is None or _NAME.fullmatch(model) else "(not a name)"
 
 
-def stamp() -> str:
-    """Now, as the log writes it."""
-    return utc_now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _why_not_connected(error: BaseException) -> tuple[int, str]:
     if isinstance(error, BrokerRefusedError):
         return 502, "the broker refuses the upstream's host"
@@ -398,8 +402,8 @@ def _why_not_connected(error: BaseException) -> tuple[int, str]:
     return 502, "the upstream cannot be reached"
 
 
-def _first(fields: Sequence[Field], name: bytes) -> bytes:
-    for lower, _, value in fields:
+def _first(matters: Sequence[tuple[bytes, bytes]], name: bytes) -> bytes:
+    for lower, value in matters:
         if lower == name:
             return value
     return b""

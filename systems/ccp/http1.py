@@ -33,6 +33,8 @@ __all__ = [
     "ResponseReader",
     "connection_names",
     "field_values",
+    "parse_request_head",
+    "parse_response_head",
 ]
 
 Field = tuple[bytes, bytes, bytes]
@@ -46,6 +48,7 @@ _ANY_VERSION = re.compile(rb"[^\r\n]* HTTP/[0-9](?:\.[0-9])?\r\n")
 _SUPPORTED_VERSION = re.compile(rb"[^\r\n]* HTTP/1\.[01]\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_NONE: frozenset[bytes] = frozenset()
 _NO_BODY = frozenset({204, 304})
 
 
@@ -70,10 +73,20 @@ class RequestHead(msgspec.Struct, frozen=True):
     path: str
     query: bytes
     """With its `?`, or empty; relayed, never logged."""
-    fields: tuple[Field, ...]
+    block: bytes
+    """The fields as they came: each as `LF name: value CR`, without the last line's LF."""
     keep_alive: bool
     chunks_understood: bool
     """False for an HTTP/1.0 client, which knows no chunked coding."""
+    matters: tuple[tuple[bytes, bytes], ...]
+    """Lower-case name and value of the fields that the proxy reads itself."""
+    hop: frozenset[bytes]
+    """Lower-case names that `Connection` lists."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Every field, taken apart anew."""
+        return split_block(self.block)
 
 
 @final
@@ -90,26 +103,43 @@ class ResponseHead(msgspec.Struct, frozen=True):
 
     status: int
     reason: bytes
-    fields: tuple[Field, ...]
+    block: bytes
+    """The fields as they came: each as `LF name: value CR`, without the last line's LF."""
     keep_alive: bool
     until_close: bool
     """The body ends with the connection: there is no other sign of its end."""
+    matters: tuple[tuple[bytes, bytes], ...]
+    """Lower-case name and value of the fields that the proxy reads itself."""
+    hop: frozenset[bytes]
+    """Lower-case names that `Connection` lists."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Every field, taken apart anew."""
+        return split_block(self.block)
 
 
 class BrokenResponseError(ValueError):
     """The upstream's bytes are no HTTP response."""
 
 
+_MATTERS = re.compile(
+    rb"\n(connection|content-length|transfer-encoding|host|expect|content-type|content-encoding|request-id"
+    rb"|authorization|x-api-key|cookie|x-claude-code-session-id):[ \t]*([^\r]*)",
+    re.IGNORECASE,
+)
+"""The fields that the proxy itself reads, picked out of a block by one pass; the rest is never taken apart."""
+
+
 @final
 class _Collector:
-    """What llhttp's callbacks deliver of one head."""
+    """What llhttp's callbacks deliver of one head; fields are not asked for, since they are relayed as lines."""
 
-    __slots__ = ("fields", "reason", "url")
+    __slots__ = ("reason", "url")
 
     def __init__(self) -> None:
         self.url = b""
         self.reason = b""
-        self.fields: list[Field] = []
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -117,18 +147,27 @@ class _Collector:
     def on_status(self, reason: bytes) -> None:
         self.reason += reason
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name.lower(), name, value))
+
+def split_block(block: bytes) -> tuple[Field, ...]:
+    """A block's fields, taken apart."""
+    parts = [line.rstrip(b"\r").partition(b":") for line in block.split(b"\n")[1:]]
+    return tuple((name.lower(), name, value.strip(b" \t")) for name, _, value in parts)
 
 
-def field_values(fields: Sequence[Field], name: bytes) -> list[bytes]:
+def _matters(block: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple([(name.lower(), value.rstrip(b" \t")) for name, value in _MATTERS.findall(block)])
+
+
+def field_values(matters: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     """All values of `name` (lower case), in order."""
-    return [value for lower, _, value in fields if lower == name]
+    return [value for lower, value in matters if lower == name]
 
 
-def connection_names(fields: Sequence[Field]) -> frozenset[bytes]:
+def connection_names(matters: Sequence[tuple[bytes, bytes]]) -> frozenset[bytes]:
     """The lower-case names that `Connection` lists; they concern one hop only."""
-    listed = [value for lower, _, value in fields if lower == b"connection"]
+    listed = field_values(matters, b"connection")
+    if not listed:
+        return _NONE
     return frozenset(name.strip().lower() for value in listed for name in value.split(b","))
 
 
@@ -149,23 +188,26 @@ def parse_request_head(raw: bytes, limits: Limits) -> RequestHead:
         pass  # an offer to upgrade may be ignored (RFC 9110, 7.8); the field is dropped with its hop
     except httptools.HttpParserError as error:
         raise Refusal(400, "the request's head is malformed", close=True) from error
-    fields = tuple(collected.fields)
+    block = raw[line_end + 1 : -3]
+    matters = _matters(block)
     modern = parser.get_http_version() == "1.1"
-    host = _check_host(fields, modern=modern)
+    host = _check_host(matters, modern=modern)
     path, query = _split_target(collected.url, host)
-    tokens = connection_names(fields)
+    hop = connection_names(matters)
     return RequestHead(
         method=parser.get_method().decode(),
         path=path,
         query=query,
-        fields=fields,
-        keep_alive=modern and b"close" not in tokens,
+        block=block,
+        keep_alive=modern and b"close" not in hop,
         chunks_understood=modern,
+        matters=matters,
+        hop=hop,
     )
 
 
-def _check_host(fields: Sequence[Field], *, modern: bool) -> bytes:
-    hosts = field_values(fields, b"host")
+def _check_host(matters: Sequence[tuple[bytes, bytes]], *, modern: bool) -> bytes:
+    hosts = field_values(matters, b"host")
     if len(hosts) > 1:
         raise Refusal(400, "the request has more than one Host field", close=True)
     if not hosts:
@@ -192,8 +234,8 @@ def _split_target(target: bytes, host: bytes) -> tuple[str, bytes]:
 
 def request_body(head: RequestHead, limits: Limits) -> Body:
     """How the body that follows `head` is framed; raises `Refusal` for every ambiguous shape."""
-    lengths = field_values(head.fields, b"content-length")
-    codings = field_values(head.fields, b"transfer-encoding")
+    lengths = field_values(head.matters, b"content-length")
+    codings = field_values(head.matters, b"transfer-encoding")
     if codings:
         if lengths:
             raise Refusal(400, "Content-Length and Transfer-Encoding are both there", close=True)
@@ -257,7 +299,7 @@ class RequestReader:
         if self._head is None or self._told_continue or self._size or self._buffer:
             return False
         self._told_continue = True
-        return any(v.strip().lower() == b"100-continue" for v in field_values(self._head.fields, b"expect"))
+        return any(v.strip().lower() == b"100-continue" for v in field_values(self._head.matters, b"expect"))
 
     def next_request(self) -> Request | None:
         """The next whole request, or None until more is fed; raises `Refusal`, after which it is spent."""
@@ -285,7 +327,7 @@ class RequestReader:
         self._buffer = self._buffer[size:]
         self._head = head
         self._body = request_body(head, limits)
-        if any(v.strip().lower() != b"100-continue" for v in field_values(head.fields, b"expect")):
+        if any(v.strip().lower() != b"100-continue" for v in field_values(head.matters, b"expect")):
             raise Refusal(417, "the only expectation known is `100-continue`", close=True)
         return True
 
@@ -392,14 +434,17 @@ def parse_response_head(raw: bytes) -> ResponseHead:
         pass
     except httptools.HttpParserError as error:
         raise BrokenResponseError("the response's head is malformed") from error
-    fields = tuple(collected.fields)
-    modern = parser.get_http_version() == "1.1"
+    block = raw[raw.index(b"\r\n") + 1 : -3]
+    matters = _matters(block)
+    hop = connection_names(matters)
     return ResponseHead(
         status=parser.get_status_code(),
         reason=collected.reason,
-        fields=fields,
-        keep_alive=modern and b"close" not in connection_names(fields),
+        block=block,
+        keep_alive=parser.get_http_version() == "1.1" and b"close" not in hop,
         until_close=False,
+        matters=matters,
+        hop=hop,
     )
 
 
@@ -407,8 +452,8 @@ def response_body(head: ResponseHead, method: str) -> Body:
     """How the response's body is framed (RFC 9112, 6.3); raises `BrokenResponseError` on ambiguity."""
     if method == "HEAD" or head.status in _NO_BODY:
         return LengthBody(0)
-    lengths = field_values(head.fields, b"content-length")
-    codings = field_values(head.fields, b"transfer-encoding")
+    lengths = field_values(head.matters, b"content-length")
+    codings = field_values(head.matters, b"transfer-encoding")
     if codings:
         if lengths or len(codings) > 1 or codings[0].strip().lower() != b"chunked":
             raise BrokenResponseError("the response's framing is ambiguous")

@@ -4,35 +4,46 @@ Unknown headers pass: a gateway that lists what it knows breaks the next release
 the fields of the client's own hop and, where the lane has a key, everything that authenticates the client.
 """
 
+import re
 from typing import final
 
 import msgspec
 
 from holdfast.systems.ccp.faults import Refusal
-from holdfast.systems.ccp.http1 import Field, RequestHead, ResponseHead, connection_names
+from holdfast.systems.ccp.http1 import RequestHead, ResponseHead
 from holdfast.systems.ccp.origins import BaseUrl, Origin, Secret
 from holdfast.systems.ccp.policy import Auth
 
 __all__ = ["Lane", "PlannedHead", "downstream_head", "plan_upstream_head"]
 
-HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
+HOP_BY_HOP = (
+    b"connection",
+    b"keep-alive",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"proxy-connection",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
 )
 """RFC 9110, 7.6.1; and whatever `Connection` lists."""
-
-_REWRITTEN = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
-CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie"})
+REWRITTEN = (b"host", b"content-length", b"expect")
+CREDENTIALS = (b"authorization", b"x-api-key", b"cookie")
 """Fields that may authenticate the client to Anthropic."""
+
+
+def _lines_named(*names: bytes) -> re.Pattern[bytes]:
+    """Matches the lines of a block with these names; what it leaves is a block again."""
+    return re.compile(rb"\n(?:" + b"|".join(map(re.escape, names)) + rb"):[^\n]*", re.IGNORECASE)
+
+
+_FRAMING = (b"transfer-encoding", b"trailer")
+_NOT_UP = _lines_named(*HOP_BY_HOP, *REWRITTEN)
+_NOT_UP_WITH_KEY = _lines_named(*HOP_BY_HOP, *REWRITTEN, *CREDENTIALS)
+_NOT_DOWN = _lines_named(*(name for name in HOP_BY_HOP if name not in _FRAMING))
+_NOT_DOWN_WITHOUT_CHUNKS = _lines_named(*HOP_BY_HOP)
+_KNOWN_HOP = frozenset(HOP_BY_HOP) | {b"close"}
 ANTHROPIC_KEY_MARK = b"sk-ant-"
 """How every Anthropic credential begins: API keys, OAuth access and refresh tokens alike."""
 
@@ -62,23 +73,26 @@ def plan_upstream_head(
     lane: Lane, head: RequestHead, body_size: int, secrets: tuple[Secret, ...]
 ) -> PlannedHead:
     """The head that `lane` gets; raises `Refusal` when the client hands us a key that is not the lane's."""
-    fields = head.fields
-    hop = _REWRITTEN | connection_names(fields)
-    if lane.secret is not None:
-        fields = _without_credentials(fields)
+    base = lane.base
+    if lane.secret is None:
+        block = _NOT_UP.sub(b"", head.block)
+    else:
+        block = _without_copies(_NOT_UP_WITH_KEY.sub(b"", head.block), head)
         if ANTHROPIC_KEY_MARK in head.query:
             raise Refusal(400, f"the query carries a credential, and lane `{lane.name}` may not see it")
-    target = lane.base.path + head.path.encode() + head.query
-    lines = [
-        b"%s %s HTTP/1.1\r\nHost: %s\r\n"
-        % (head.method.encode(), target, lane.base.origin.authority.encode())
-    ]
-    lines += [b"%s: %s\r\n" % (name, value) for lower, name, value in fields if lower not in hop]
-    lines += _own_credential(lane)
-    if body_size or head.method in {"POST", "PUT", "PATCH"}:
-        lines.append(b"Content-Length: %d\r\n" % body_size)
-    lines.append(b"\r\n")
-    raw = b"".join(lines)
+    if head.hop - _KNOWN_HOP:
+        block = _lines_named(*(head.hop - _KNOWN_HOP)).sub(b"", block)
+    sized = body_size or head.method in {"POST", "PUT", "PATCH"}
+    raw = b"%s %s%s%s HTTP/1.1\r\nHost: %s\r%s%s%s\n\r\n" % (
+        head.method.encode(),
+        base.path,
+        head.path.encode(),
+        head.query,
+        base.origin.authority.encode(),
+        block,
+        _own_credential(lane),
+        b"\nContent-Length: %d\r" % body_size if sized else b"",
+    )
     for secret in secrets:
         if secret.origin != lane.base.origin and secret.within(raw):
             raise Refusal(
@@ -87,26 +101,26 @@ def plan_upstream_head(
     return PlannedHead(lane.base.origin, raw)
 
 
-def _without_credentials(fields: tuple[Field, ...]) -> tuple[Field, ...]:
-    """Drops the credential fields, and any other field that repeats a credential or looks like one."""
-    held = [value for lower, _, value in fields if lower in CREDENTIALS]
-    texts = [text for value in held for text in value.split() if len(text) >= 8]
-    return tuple(
-        entry
-        for entry in fields
-        if entry[0] not in CREDENTIALS
-        and ANTHROPIC_KEY_MARK not in entry[2]
-        and not any(text in entry[2] for text in texts)
-    )
+def _without_copies(block: bytes, head: RequestHead) -> bytes:
+    """Drops each line that repeats a credential of the client, or looks like one, under any other name."""
+    marks = [ANTHROPIC_KEY_MARK]
+    for lower, value in head.matters:
+        if lower in CREDENTIALS:
+            marks += [text for text in value.split() if len(text) >= 8]
+    found = [mark for mark in marks if mark in block]
+    if not found:
+        return block
+    first, *lines = block.split(b"\n")
+    return b"\n".join([first, *(line for line in lines if not any(mark in line for mark in found))])
 
 
-def _own_credential(lane: Lane) -> list[bytes]:
+def _own_credential(lane: Lane) -> bytes:
     if lane.secret is None:
-        return []
+        return b""
     text = lane.secret.reveal(lane.base.origin)
     if lane.auth is Auth.BEARER:
-        return [b"Authorization: Bearer %s\r\n" % text]
-    return [b"x-api-key: %s\r\n" % text]
+        return b"\nAuthorization: Bearer %s\r" % text
+    return b"\nx-api-key: %s\r" % text
 
 
 def downstream_head(head: ResponseHead, *, close: bool, chunks_understood: bool) -> bytes:
@@ -115,10 +129,8 @@ def downstream_head(head: ResponseHead, *, close: bool, chunks_understood: bool)
     `Transfer-Encoding` stays, since the chunks are relayed as they came; a client that knows none gets
     the payload until the connection closes.
     """
-    dropped = (HOP_BY_HOP | connection_names(head.fields)) - {b"transfer-encoding", b"trailer"}
-    if not chunks_understood:
-        dropped |= {b"transfer-encoding", b"trailer"}
-    lines = [b"HTTP/1.1 %d %s\r\n" % (head.status, head.reason)]
-    lines += [b"%s: %s\r\n" % (name, value) for lower, name, value in head.fields if lower not in dropped]
-    lines.append(b"Connection: close\r\n\r\n" if close else b"\r\n")
-    return b"".join(lines)
+    block = (_NOT_DOWN if chunks_understood else _NOT_DOWN_WITHOUT_CHUNKS).sub(b"", head.block)
+    if head.hop - _KNOWN_HOP:
+        block = _lines_named(*(head.hop - _KNOWN_HOP)).sub(b"", block)
+    end = b"\nConnection: close\r\n\r\n" if close else b"\n\r\n"
+    return b"HTTP/1.1 %d %s\r%s%s" % (head.status, head.reason, block, end)

@@ -3,7 +3,7 @@
     payload -> (gunzip, sniffed) -> events -> the grammar's table -> Observation
 
 It is no stricter than the API's own client: unknown events and deltas pass, a block may have no delta, and
-a block that is never closed is the API's own habit when a tool call is cut short. A stream that does not
+a block that is never closed is the API's own habit when a tool call is cut short, and a stray end of a block is ignored. A stream that does not
 fit is relayed all the same and flagged in the usage log.
 Sources: the streaming page of the API's documentation; WHATWG HTML 9.2.6 for lines, comments and BOM.
 """
@@ -24,6 +24,8 @@ NEW, MESSAGE, BLOCK, ENDING, STOPPED, ERROR = "new", "message", "block", "ending
 
 GRAMMAR: dict[tuple[str, str], str] = {
     (NEW, "message_start"): MESSAGE,
+    (NEW, "content_block_stop"): NEW,
+    (MESSAGE, "content_block_stop"): MESSAGE,
     (MESSAGE, "content_block_start"): BLOCK,
     (BLOCK, "content_block_delta"): BLOCK,
     (BLOCK, "content_block_start"): BLOCK,

@@ -109,6 +109,8 @@ def parse_base_url(text: str, *, what: str) -> BaseUrl:
     def refuse(why: str) -> ConfigError:
         return ConfigError(f"`{what}` {why}; give `https://host[:port][/path]`")
 
+    if not _TOKEN.fullmatch(text.strip()):
+        raise refuse("has blanks or control characters")
     try:
         parts = urlsplit(text.strip())
         port = parts.port

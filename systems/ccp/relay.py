@@ -8,13 +8,15 @@ import asyncio
 import os
 import socket
 import struct
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import cast, final
 
 import msgspec
 
-from holdfast.clock import monotonic
-from holdfast.systems.ccp.exchange import Answering, Exchange, OnUpstreamFailure, refused_line, stamp
+from holdfast.clock import monotonic, utc_now
+from holdfast.systems.ccp.exchange import Answering, Exchange, OnUpstreamFailure, refused_line
 from holdfast.systems.ccp.faults import Refusal, error_body
 from holdfast.systems.ccp.http1 import Request, RequestHead, RequestReader
 from holdfast.systems.ccp.routes import Routes
@@ -46,6 +48,7 @@ class Relay:
         """Why the last reload was not taken; the policy before it stands."""
         self._stamp = os.urandom(6).hex()
         self._count = 0
+        self._ended: list[tuple[UsageLine, Callable[[], None]]] = []
         self._probed: tuple[float, dict[str, str]] = (float("-inf"), {})
 
     def swap(self, routes: Routes) -> None:
@@ -54,10 +57,24 @@ class Relay:
         self._probed = (float("-inf"), {})
         old.close()
 
-    def record(self, line: UsageLine) -> None:
-        """Log and count one request; never raises."""
-        self.log.write(line)
+    def record(self, line: UsageLine, then: Callable[[], None]) -> None:
+        """Log and count one request, then call `then`; never raises.
+
+        What ends within one turn of the loop is written by one `write`, and only then do the last bytes of
+        those answers leave: under load the log's system calls are shared, and the promise is kept.
+        """
         self.tally.add(line)
+        self._ended.append((line, then))
+        if len(self._ended) == 1:
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what has ended, and let its last bytes go."""
+        ended, self._ended = self._ended, []
+        if ended:
+            self.log.write(*[line for line, _ in ended])
+        for _, then in ended:
+            then()
 
     def gauges(self) -> Gauges:
         """What is true now."""
@@ -203,7 +220,10 @@ class ClientConnection(asyncio.Protocol):
         if reset and (sock := self.transport.get_extra_info("socket")) is not None:
             # Without a length or chunks only a reset tells a broken end from a good one.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self.transport.abort()
+        # What did come goes out first; a client that does not read it is not waited for.
+        self._lingering = True
+        self._deadline = monotonic() + _LINGER_SECONDS
+        self.transport.close()
 
     def close(self) -> None:
         """Close once everything written has left."""
@@ -297,8 +317,11 @@ class ClientConnection(asyncio.Protocol):
         relay = self._relay
         request_id = relay.next_request_id()
         digest = relay.routes.digest
-        relay.record(refused_line(refusal, head, request_id=request_id, model=None, size=size, policy=digest))
-        self.refuse(refusal, head, request_id)
+        self._answering = _Refusing()
+        relay.record(
+            refused_line(refusal, head, request_id=request_id, model=None, size=size, policy=digest),
+            partial(self.refuse, refusal, head, request_id),
+        )
 
     def _linger(self) -> None:
         """Let the answer arrive: close our half and read on for a while, since closing with unread bytes
@@ -310,8 +333,8 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write_eof()
 
     def _expire(self) -> None:
-        if self._lingering:
-            self.abort(OnUpstreamFailure.ABORT, reset=False)
+        if self._lingering and self.transport is not None:
+            self.transport.abort()
         elif self._reader.idle:
             self.close()
         else:
@@ -322,6 +345,26 @@ class ClientConnection(asyncio.Protocol):
         answering, self._answering = self._answering, None
         if answering is not None:
             answering.cancel()
+
+
+@final
+class _Refusing:
+    """A refusal is on its way; there is nothing to cancel."""
+
+    __slots__ = ()
+    deadline: float | None = None
+
+    def cancel(self) -> None:
+        """Nothing was begun."""
+
+    def pause(self) -> None:
+        """A refusal is one small write."""
+
+    def resume(self) -> None:
+        """See `pause`."""
+
+    def expire(self) -> None:
+        """There is no deadline."""
 
 
 @final
@@ -351,7 +394,7 @@ class LocalAnswer:
                 text = render_metrics(relay.tally, relay.gauges())
                 self._respond(200, text, "text/plain; version=0.0.4; charset=utf-8")
             case Local.USAGE:
-                self._respond_json(200, usage_page(relay.tally, relay.log, stamp()))
+                self._respond_json(200, usage_page(relay.tally, relay.log, utc_now()))
 
     def cancel(self) -> None:
         if self._task is not None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
+from holdfast.systems.ccp.faults import ConfigError
 from holdfast.systems.ccp.lanes import Lane
 from holdfast.systems.ccp.origins import Secret
 from holdfast.systems.ccp.policy import Policy
@@ -33,9 +34,13 @@ class Routes:
 
 
 def build_routes(
-    policy: Policy, digest: str, source: str, lanes: Mapping[str, Lane], via: str = ""
+    policy: Policy, digest: str, source: str, lanes: Mapping[str, Lane], *, via: str, pins: Mapping[str, str]
 ) -> Routes:
-    """A policy and its lanes, ready to be used."""
-    pools = {name: Pool(lane, via) for name, lane in lanes.items()}
+    """A policy and its lanes, ready to be used; raises `ConfigError` for a pin that nothing can honour."""
+    if loose := [name for name in pins if name in lanes and lanes[name].base.origin.scheme != "https"]:
+        raise ConfigError(
+            f"lane `{loose[0]}` has a pin and no https; a pin that is not checked would look like one"
+        )
+    pools = {name: Pool(lane, via, pins.get(name, "")) for name, lane in lanes.items()}
     secrets = tuple(lane.secret for lane in lanes.values() if lane.secret is not None)
     return Routes(policy, digest, source, lanes, pools, secrets)

@@ -1,5 +1,6 @@
 """The environment, read once and turned into types. Every complaint names its variable."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,6 +14,7 @@ from holdfast.systems.ccp.policy import ANTHROPIC_URL, ZAI_URL, Auth, LanePolicy
 __all__ = ["Isolation", "Settings", "build_lanes", "read_settings"]
 
 _URL_VARIABLES = {"anthropic": "CCP_ANTHROPIC_URL", "zai": "CCP_ZAI_URL"}
+_PIN = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _HEADER_MODES = {"zai": Auth.X_API_KEY, "auth": Auth.BEARER}
 _PUBLIC_HOSTS = {
     "anthropic": parse_base_url(ANTHROPIC_URL, what="anthropic").origin.host,
@@ -38,6 +40,12 @@ class Settings:
     isolation: Isolation
     via: str
     """A broker's Unix socket, through which every upstream connection goes; empty for none."""
+    policy: str
+    """`CCP_POLICY_URL`: a URL, or a file's path; empty for the embedded default."""
+    pins: Mapping[str, str]
+    """Lane -> SHA-256 of its upstream's public key, from `CCP_PIN_<LANE>`."""
+    policy_keys: str
+    """`CCP_POLICY_KEYS`: a PEM file of Ed25519 public keys; with it, every pack must be signed."""
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -52,7 +60,25 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     via = environ.get("CCP_UPSTREAM_VIA", "")
     if via and not via.startswith("/"):
         raise ConfigError("`CCP_UPSTREAM_VIA` is not the absolute path of a broker's Unix socket")
-    return Settings(environ, _HEADER_MODES.get(mode), isolation, via)
+    return Settings(
+        environ,
+        _HEADER_MODES.get(mode),
+        isolation,
+        via,
+        environ.get("CCP_POLICY_URL", ""),
+        _pins(environ),
+        environ.get("CCP_POLICY_KEYS", ""),
+    )
+
+
+def _pins(environ: Mapping[str, str]) -> dict[str, str]:
+    pins = {}
+    for name, value in environ.items():
+        if name.startswith("CCP_PIN_") and value:
+            if not _PIN.fullmatch(value):
+                raise ConfigError(f"`{name}` is not `sha256:` and 64 hex digits, of the public key's DER")
+            pins[name.removeprefix("CCP_PIN_").lower().replace("_", "-")] = value.lower()
+    return pins
 
 
 def build_lanes(policy: Policy, settings: Settings) -> dict[str, Lane]:

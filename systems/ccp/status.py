@@ -1,6 +1,7 @@
 """What the proxy says about itself, as JSON values: pure, with nothing in it that is a client's text or a key."""
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from holdfast.systems.ccp.routes import Routes
 from holdfast.systems.ccp.tally import Tally
@@ -32,7 +33,7 @@ def ready_page(
     }
 
 
-def usage_page(tally: Tally, log: UsageLog, now: str) -> object:
+def usage_page(tally: Tally, log: UsageLog, now: datetime) -> object:
     """`/v1/usage`: this process's sums since it started, by model and by outcome."""
     return {
         "schema": "ccp.usage-snapshot/1",

@@ -5,6 +5,7 @@ Nothing from the environment takes part: no proxy variables, no .netrc, no redir
 """
 
 import asyncio
+import hashlib
 import socket
 import ssl
 from collections import deque
@@ -113,9 +114,10 @@ def _keep_alive_and_quick(transport: asyncio.Transport) -> None:
 class Pool:
     """One lane's connections; the one used last is handed out first."""
 
-    def __init__(self, lane: Lane, via: str = "") -> None:
+    def __init__(self, lane: Lane, via: str = "", pin: str = "") -> None:
         self.lane = lane
         self._via = via
+        self._pin = pin
         self._idle: deque[UpstreamConnection] = deque()
         self._tls = ssl.create_default_context() if lane.base.origin.scheme == "https" else None
         self.opened = 0
@@ -173,6 +175,9 @@ class Pool:
         except BrokerRefusedError:
             self.denied += 1
             raise
+        if self._pin and self._tls is not None and public_key_digest(connection) != self._pin:
+            connection.abort()
+            raise ssl.SSLError("the upstream's public key is not the one that is pinned")
         self.opened += 1
         return connection
 
@@ -200,6 +205,17 @@ class Pool:
         except BaseException:
             sock.close()
             raise
+
+
+def public_key_digest(connection: UpstreamConnection) -> str:
+    """`sha256:` and the digest of the peer's public key (its SubjectPublicKeyInfo), which outlives renewals."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    from cryptography.x509 import load_der_x509_certificate
+
+    assert connection.transport is not None
+    certificate = connection.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    key = load_der_x509_certificate(certificate).public_key()
+    return f"sha256:{hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()}"
 
 
 async def _tunnel(loop: asyncio.AbstractEventLoop, via: str, origin: Origin) -> socket.socket:

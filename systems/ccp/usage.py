@@ -26,7 +26,7 @@ from typing import final
 
 import msgspec
 
-from holdfast.clock import utc_now
+from holdfast.clock import monotonic, utc_now
 from holdfast.systems.ccp.faults import ConfigError
 
 __all__ = ["Rotation", "UsageLine", "UsageLog"]
@@ -36,8 +36,8 @@ class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
     """One request. Fields are added, never renamed."""
 
     schema: str = "ccp.usage/1"
-    ts: str
-    """When the request was whole, RFC 3339, UTC."""
+    ts: datetime
+    """When the request was whole, UTC; written as RFC 3339."""
     request_id: str
     upstream_request_id: str | None = None
     session_id: str | None = None
@@ -94,6 +94,7 @@ class UsageLog:
     def __init__(self, folder: Path, rotation: Rotation | None = None) -> None:
         self.path = folder / "usage.jsonl"
         self.archive = folder / "archive"
+        self._name = str(self.path)
         self.lost = 0
         """Lines that could not be written."""
         self.failing = False
@@ -104,7 +105,7 @@ class UsageLog:
         self._encoder = msgspec.json.Encoder()
         self._fd = -1
         self._inode = 0
-        self._since = utc_now()
+        self._old_at = 0.0
         self._threads: list[threading.Thread] = []
         try:
             self.archive.mkdir(parents=True, exist_ok=True)
@@ -119,21 +120,29 @@ class UsageLog:
         if any(self.archive.glob("usage-*.jsonl")):
             self._tidy_in_background()
 
-    def write(self, line: UsageLine) -> None:
-        """Append one line; what cannot be written is counted, and the request goes on."""
-        data = self._encoder.encode(line) + b"\n"
+    def write(self, *lines: UsageLine) -> None:
+        """Append lines by one `write`; what cannot be written is counted, and the requests go on."""
+        data = b"".join([self._encoder.encode(line) + b"\n" for line in lines])
+        lock = self._lock
         try:
-            if self._due(len(data)):
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            try:
+                due = self._is_due(self._follow(), len(data))
+                written = 0 if due else os.write(self._fd, data)
+            finally:
+                fcntl.flock(lock, fcntl.LOCK_UN)
+            if due:
                 self._rotate(len(data))
-            with self._locked(fcntl.LOCK_SH):
-                self._follow()
-                written = os.write(self._fd, data)
+                with self._locked(fcntl.LOCK_SH):
+                    self._follow()
+                    written = os.write(self._fd, data)
             if written != len(data):
                 self._blot_out(written)
             self.failing = written != len(data)
         except OSError:
             self.failing = True
-        self.lost += self.failing
+        if self.failing:
+            self.lost += len(lines)
 
     def close(self) -> None:
         """Wait for archives under way, and let the files go."""
@@ -156,28 +165,31 @@ class UsageLog:
             self._fd = -1
         self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._inode = os.fstat(self._fd).st_ino
-        self._since = _first_stamp(self.path) or utc_now()
+        now = utc_now()
+        age = (now - (_first_stamp(self.path) or now)).total_seconds()
+        self._old_at = monotonic() + self._rotation.max_seconds - age
 
-    def _follow(self) -> os.stat_result | None:
-        """Reopen when another process has rotated, or somebody has removed the file."""
+    def _follow(self) -> os.stat_result:
+        """The live file's state; reopened when another process has rotated, or somebody has removed it."""
+        state: os.stat_result | None
         try:
-            state = os.stat(self.path)  # noqa: PTH116 - once a request; Path.stat costs twice that
+            state = os.stat(self._name)  # noqa: PTH116 - once a request; Path.stat costs twice that
         except FileNotFoundError:
             state = None
         if state is None or state.st_ino != self._inode or self._fd < 0:
             self._open()
+            state = os.fstat(self._fd)
         return state
 
-    def _due(self, size: int) -> bool:
-        state = self._follow()
-        if state is None or state.st_size == 0:
+    def _is_due(self, state: os.stat_result, size: int) -> bool:
+        """Whether the live file is to be put away before `size` more bytes go into it."""
+        if state.st_size == 0:
             return False
-        age = (utc_now() - self._since).total_seconds()
-        return state.st_size + size > self._rotation.max_bytes or age > self._rotation.max_seconds
+        return state.st_size + size > self._rotation.max_bytes or monotonic() > self._old_at
 
     def _rotate(self, size: int) -> None:
         with self._locked(fcntl.LOCK_EX):
-            if not self._due(size):
+            if not self._is_due(self._follow(), size):
                 return  # another process was quicker
             self.archive.mkdir(parents=True, exist_ok=True)
             self.path.rename(_free_name(self.archive))

@@ -1,0 +1,5 @@
+"""`python -m holdfast.systems.kakeya`."""
+
+from holdfast.systems.kakeya.cli import main
+
+main()
