@@ -170,6 +170,7 @@ def _field(planted: Planted, stage: Stage, home_file: Path | None, folder: Path)
             "length": neighbour.length,
             "path": neighbour.path,
             "abstract": neighbour.abstract,
+            "port": neighbour.port,
         }
         if neighbour
         else None,
@@ -181,6 +182,9 @@ _NEEDS: Mapping[str, str] = {
     "reach.unix": "neighbour",
     "reach.abstract": "neighbour",
     "procmem.read": "neighbour",
+    "sock.inherited": "neighbour",
+    "state.signal": "neighbour",
+    "state.root_of_init": "home_file",
 }
 
 
