@@ -30,6 +30,7 @@ from holdfast.sandbox.verdict import (
     ArmOutcome,
     Context,
     ProbeVerdict,
+    Proof,
     classify,
     judge_act,
     judge_family,
@@ -184,7 +185,7 @@ _NEEDS: Mapping[str, str] = {
     "procmem.read": "neighbour",
     "sock.inherited": "neighbour",
     "state.signal": "neighbour",
-    "state.root_of_init": "home_file",
+    "state.root_outside": "home_file",
 }
 
 
@@ -228,6 +229,7 @@ def judge(
     *,
     harness_seccomp: int,
     claimed: Sequence[str],
+    proofs: Mapping[str, Proof] | None = None,
 ) -> Findings:
     """Hold the two arms of each probe against each other; pure."""
     is_control = treatment.isolation is Isolation.NONE
@@ -244,7 +246,9 @@ def judge(
         findings.append(Finding(probe, first, second, judge_probe(first, second, context)))
     acts = {
         act: judge_act(
-            [(f.probe.level, f.verdict) for f in findings if f.probe.act == act], is_control=is_control
+            [(f.probe.level, f.verdict) for f in findings if f.probe.act == act],
+            proof=(proofs or {}).get(act, Proof.NOT_RUN),
+            is_control=is_control,
         )
         for act in dict.fromkeys(probe.act for probe in probes)
     }

@@ -42,7 +42,7 @@ from holdfast.sandbox import (
     read_host,
 )
 from holdfast.sandbox.confine import plan_command
-from holdfast.sandbox.probes import all_probes
+from holdfast.sandbox.probes import Probe, all_probes, catalogue
 
 __all__ = ["app", "load_suites", "main"]
 
@@ -153,6 +153,15 @@ def deny(
         str | None, typer.Option("--ready", help="CMD is ready when this URL answers 200.")
     ] = None,
     readable: ReadableOption = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="The whole catalogue: further families, other ABIs.")
+    ] = False,
+    proves: Annotated[
+        bool, typer.Option("--prove", help="Also prove each act over the filter that was loaded.")
+    ] = False,
+    attributes: Annotated[
+        bool, typer.Option("--attribute", help="Also find, by taking layers away, which of them deny.")
+    ] = False,
     results: ResultsOption = Path("results"),
     quiet: Annotated[bool, typer.Option("--quiet")] = False,
 ) -> int:
@@ -167,6 +176,9 @@ def deny(
         results=results,
         name="deny",
         quiet=quiet,
+        probes=catalogue() if every else all_probes(),
+        proves=proves,
+        attributes=attributes,
     )
 
 
@@ -232,6 +244,9 @@ def _campaign(
     readable: Sequence[Path],
     service: ServiceSpec | None = None,
     proxy_cmd: str | None = None,
+    probes: tuple[Probe, ...] | None = None,
+    proves: bool = False,
+    attributes: bool = False,
 ) -> int:
     """Run, judge, write, tell."""
     proxy = absolute_words(split_words(proxy_cmd, option="--proxy-cmd")) if proxy_cmd is not None else None
@@ -240,7 +255,9 @@ def _campaign(
         run=begin_run(),
         isolations=parse_isolations(isolation),
         profile=load_profile(profile),
-        probes=all_probes(),
+        probes=all_probes() if probes is None else probes,
+        proves=proves,
+        attributes=attributes,
         suites=suites,
         service=service,
         proxy_command=proxy,

@@ -147,7 +147,7 @@ def _open_lines(findings: Findings) -> list[str]:
     if findings.isolation is Isolation.NONE:
         return []
     return [
-        f"Under {findings.isolation.value}, {', '.join(acts)} stand open ({FAMILY_WORDS[family]}); "
+        f"Under {findings.isolation.value}, {', '.join(acts)} stand open ({FAMILY_WORDS.get(family, family)}); "
         "no gate claims otherwise."
         for family in findings.families
         if family not in findings.claimed
@@ -196,8 +196,13 @@ def _cell(findings: Findings, family: str) -> str:
 
 def _doubt_lines(findings: Findings) -> list[str]:
     """Each probe that is neither held nor open, with both arms."""
-    quiet = {ProbeVerdict.HELD, ProbeVerdict.OPEN}
-    return [_doubt_line(findings.isolation, f) for f in findings.probes if f.verdict not in quiet]
+    quiet = {ProbeVerdict.HELD, ProbeVerdict.OPEN, ProbeVerdict.ABSENT}
+    lines = [_doubt_line(findings.isolation, f) for f in findings.probes if f.verdict not in quiet]
+    absent = [f.probe for f in findings.probes if f.verdict is ProbeVerdict.ABSENT]
+    if absent:
+        calls = ", ".join(dict.fromkeys("x32" if p.variant == "x32" else p.act for p in absent))
+        lines.append(f"{findings.isolation.value}: {len(absent)} probes found nothing of the kind in this kernel ({calls})")
+    return lines
 
 
 def _doubt_line(isolation: Isolation, finding: Finding) -> str:

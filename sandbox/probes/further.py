@@ -18,13 +18,25 @@ from pathlib import Path
 from holdfast.sandbox.kernel_calls import read_status, syscall
 from holdfast.sandbox.probes import tiocsti
 from holdfast.sandbox.probes.doors import DOORS, NAMESPACE_FLAGS, SOCKET_FAMILIES, native_number, probes_of
-from holdfast.sandbox.probes.probe import DENIALS, VARIANT, Field, Level, Probe, effect
+from holdfast.sandbox.probes.probe import DENIALS, Field, Level, Probe, effect
 from holdfast.sandbox.probes.programs import ABIS, call_in_program
 from holdfast.sandbox.probes.ring import Ring
 
 __all__ = ["FAMILIES", "LIVENESS", "PROBES"]
 
-FAMILIES = ("root", "process", "tty", "uring", "uffd", "handle", "personality", "sock", "kernel", "abi", "state")
+FAMILIES = (
+    "root",
+    "process",
+    "tty",
+    "uring",
+    "uffd",
+    "handle",
+    "personality",
+    "sock",
+    "kernel",
+    "abi",
+    "state",
+)
 
 ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC, QUERY = 0x4_0000, 0x40_0000, 0xFFFF_FFFF
 UFFD_USER_MODE_ONLY, USERFAULTFD_IOC_NEW = 1, 0xAA00
@@ -209,10 +221,16 @@ def _says(name: str, is_open: Callable[[str], bool]) -> Callable[[Field], str]:
     return attempt
 
 
-def _root_of_init(field: Field) -> str:
-    """The home's canary by way of the first process's root."""
-    with open(f"/proc/1/root{field['home_file']}", encoding="ascii") as file:
-        return file.read()
+def _root_outside(field: Field) -> str:
+    """The home's canary by way of another process's root: the first one's, then the neighbour's."""
+    last = OSError(errno.ENOENT, "no process outside")
+    for pid in (1, (field["neighbour"] or {"pid": 1})["pid"]):
+        try:
+            with open(f"/proc/{pid}/root{field['home_file']}", encoding="ascii") as file:
+                return file.read()
+        except OSError as error:
+            last = error
+    raise last
 
 
 def _signal_neighbour(field: Field) -> str:
@@ -253,11 +271,16 @@ def _effects() -> tuple[Probe, ...]:
             for name, number in SOCKET_FAMILIES.items()
         ),
         effect("sock", "sock.inherited", "reconnect", _reconnect, denied_by=GONE, planted="neighbour"),
-        effect("kernel", "kernel.syslog", "size", lambda _: f"{syscall(native_number('syslog'), SYSLOG_SIZE_BUFFER, 0, 0)} bytes"),
+        effect(
+            "kernel",
+            "kernel.syslog",
+            "size",
+            lambda _: f"{syscall(native_number('syslog'), SYSLOG_SIZE_BUFFER, 0, 0)} bytes",
+        ),
         effect("state", "state.no_new_privs", "status", _says("NoNewPrivs", lambda v: v == "0")),
         effect("state", "state.bounding_set", "status", _says("CapBnd", lambda v: int(v, 16) != 0)),
         effect("state", "state.descriptors", "inherited", _leaked, denied_by=GONE),
-        effect("state", "state.root_of_init", "canary", _root_of_init, denied_by=GONE, planted="home"),
+        effect("state", "state.root_outside", "canary", _root_outside, denied_by=GONE, planted="home"),
         effect("state", "state.signal", "neighbour", _signal_neighbour, denied_by=DENIALS | {errno.ESRCH}),
         *_abi_effects(),
     )

@@ -33,7 +33,14 @@ class Ring:
         self.entries = mmap.mmap(self.descriptor, PAGE, mmap.MAP_SHARED, offset=OFF_SQES)
 
     def submit(
-        self, operation: int, descriptor: int, *, offset: int = 0, address: int = 0, length: int = 0, flags: int = 0
+        self,
+        operation: int,
+        descriptor: int,
+        *,
+        offset: int = 0,
+        address: int = 0,
+        length: int = 0,
+        flags: int = 0,
     ) -> int:
         """Run one operation to its end; returns its result, raises `OSError` with its errno."""
         entry = struct.pack("<BBHiQQII", operation, 0, 0, descriptor, offset, address, length, flags)
