@@ -118,9 +118,9 @@ def with_filter(plan: Plan, code: bytes) -> Plan:
 
 def marked_filter(profile: Profile) -> bytes:
     """The profile's filter with each errno made the marker, so that its denials can be told from all others."""
-    rules = tuple(
-        replace(rule, errno=MARKER) if rule.action is Action.ERRNO else rule for rule in profile.rules
-    )
+    marked = (replace(rule, errno=MARKER) if rule.action is Action.ERRNO else rule for rule in profile.rules)
+    # A rule that has become the default's own action is one that libseccomp refuses; the default does its work.
+    rules = tuple(r for r in marked if not (r.action is Action.ERRNO is profile.default_action))
     return assemble(replace(profile, default_errno=MARKER, rules=rules)).code
 
 

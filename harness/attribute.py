@@ -69,12 +69,18 @@ class Attribution:
     """Arms that did not come up, and the marker where it contradicts the filter's own arm."""
 
 
-def run_ablations(ground: Ground, isolation: Isolation, plan: Plan, probes: Sequence[Probe]) -> Ablations:
-    """Try each probe in every arm; `plan` is that of the treatment, as it was altered."""
+def run_ablations(
+    ground: Ground,
+    isolation: Isolation,
+    plan: Plan,
+    probes: Sequence[Probe],
+    altered: Callable[[Plan], Plan] | None = None,
+) -> Ablations:
+    """Try each probe in every arm; `plan` is the treatment's, and `altered` what was done to it before."""
     layers = layers_of(plan)
 
     def arm(alter: Callable[[Plan], Plan]) -> ArmRun | str:
-        return run_altered(ground, isolation, probes, lambda _: alter(plan))
+        return run_altered(ground, isolation, probes, lambda p: alter(altered(p) if altered else p))
 
     inherited = ground.environment
     marked = None
@@ -85,8 +91,8 @@ def run_ablations(ground: Ground, isolation: Isolation, plan: Plan, probes: Sequ
         layers,
         arm(lambda p: bare(p, inherited)),
         marked,
-        {layer.name: arm(lambda p, x=layer: only_layer(p, x, inherited)) for layer in layers},
-        {layer.name: arm(lambda p, x=layer: without_layer(p, x, inherited)) for layer in layers},
+        {layer.name: arm(lambda p, x=layer: only_layer(p, x, inherited)) for layer in layers},  # type: ignore[misc]
+        {layer.name: arm(lambda p, x=layer: without_layer(p, x, inherited)) for layer in layers},  # type: ignore[misc]
     )
 
 

@@ -170,7 +170,14 @@ def _attribute(campaign: Campaign, ground: Ground) -> Mapping[Isolation, Attribu
         findings = findings_of(campaign, staging)
         held = [f.probe for f in findings.probes if f.verdict is ProbeVerdict.HELD]
         found[staging.isolation] = attribute(
-            findings, run_ablations(ground, staging.isolation, staging.arm.plan, held)
+            findings,
+            run_ablations(
+                ground,
+                staging.isolation,
+                staging.arm.plan,
+                held,
+                campaign.wanted.alterations.get(staging.isolation),
+            ),
         )
     return found
 

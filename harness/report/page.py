@@ -79,6 +79,8 @@ class Page:
     isolations: tuple[str, ...]
     matrix: tuple[MatrixRow, ...]
     gates: tuple[GateRow, ...]
+    defence: tuple[str, ...]
+    """Which layers each family hangs on, where that was measured."""
     doubts: tuple[str, ...]
     toggles: tuple[tuple[str, Toggle], ...]
     host: tuple[tuple[str, str], ...]
@@ -112,6 +114,7 @@ def page_of(
         isolations=tuple(isolation.value for isolation in found),
         matrix=_matrix(found),
         gates=tuple(_gate_row(name, judgement, verdicts) for name, judgement in overall.items()),
+        defence=tuple(line for isolation in found for line in _defence_lines(campaign, isolation)),
         doubts=tuple(line for findings in found.values() for line in _doubt_lines(findings)),
         toggles=tuple((f.isolation.value, toggle) for f in found.values() for toggle in suggest_toggles(f)),
         host=_host_rows(campaign, confounders),
@@ -151,8 +154,34 @@ def _open_lines(findings: Findings) -> list[str]:
         "no gate claims otherwise."
         for family in findings.families
         if family not in findings.claimed
-        and (acts := [a for a in _acts_of(findings, family) if findings.acts[a] is not ActVerdict.HELD])
+        and (acts := [a for a in _acts_of(findings, family) if _stands_open(findings, a)])
     ]
+
+
+def _stands_open(findings: Findings, act: str) -> bool:
+    """Neither held nor without anything of the kind in this kernel."""
+    own = {f.verdict for f in findings.probes if f.probe.act == act}
+    return findings.acts[act] is not ActVerdict.HELD and own != {ProbeVerdict.ABSENT}
+
+
+def _defence_lines(campaign: Campaign, isolation: Isolation) -> list[str]:
+    """Families that one layer alone keeps closed, and those that several keep."""
+    attribution = campaign.attributions.get(isolation)
+    if attribution is None:
+        return []
+    families = dict.fromkeys(_family_of(campaign, probe) for probe in attribution.denied_by)
+    lines = [
+        f"Under {isolation.value}, {family} is one defence deep: without the {' or the '.join(layers)} alone, an effect of it succeeds."
+        for family, layers in attribution.one_deep.items()
+    ]
+    if deeper := [family for family in families if family not in attribution.one_deep]:
+        lines.append(f"Under {isolation.value}, no effect of {', '.join(deeper)} hangs on one layer alone.")
+    return lines + [f"Under {isolation.value}: {note}." for note in attribution.notes]
+
+
+def _family_of(campaign: Campaign, probe_id: str) -> str:
+    """The family of a probe of this run."""
+    return next(probe.family for probe in campaign.wanted.probes if probe.id == probe_id)
 
 
 def _acts_of(findings: Findings, family: str) -> list[str]:
@@ -201,7 +230,9 @@ def _doubt_lines(findings: Findings) -> list[str]:
     absent = [f.probe for f in findings.probes if f.verdict is ProbeVerdict.ABSENT]
     if absent:
         calls = ", ".join(dict.fromkeys("x32" if p.variant == "x32" else p.act for p in absent))
-        lines.append(f"{findings.isolation.value}: {len(absent)} probes found nothing of the kind in this kernel ({calls})")
+        lines.append(
+            f"{findings.isolation.value}: {len(absent)} probes found nothing of the kind in this kernel ({calls})"
+        )
     return lines
 
 
