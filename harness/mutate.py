@@ -19,6 +19,7 @@ from holdfast.harness.attribute import run_altered
 from holdfast.harness.battery import ArmRun
 from holdfast.harness.mutant import Kind, Mutant, mutants_of
 from holdfast.harness.stage import Ground
+from holdfast.sandbox.bpf.abi import host_abis
 from holdfast.sandbox.bpf.acts import ACTS
 from holdfast.sandbox.bpf.assemble import assemble
 from holdfast.sandbox.bpf.proof import Proof, ReplayOutcome, Verdict
@@ -157,7 +158,9 @@ def _try(
     flipped = {act for act in acts if _flips(base.proofs[act], proofs[act])}
     aims = {act for act in mutant.aims if base.proofs[act].verdict is Verdict.PROVEN}
     if not flipped and not aims:
-        return _aside(base, code)
+        return _aside(
+            base, code, closed={act for act, proof in proofs.items() if proof.verdict is Verdict.PROVEN}
+        )
     found = base.held & _reached(_run(ground, code, probes))
     by_act = {probe.id: probe.act for probe in probes}
     return judge_mutant(
@@ -182,8 +185,10 @@ def _flips(before: Proof, after: Proof) -> bool:
     return before.verdict is Verdict.PROVEN and after.verdict is not Verdict.PROVEN
 
 
-def _aside(base: _Base, code: bytes) -> tuple[Fate, str]:
-    comparison = compare(Relation.STRICTER, [code], [base.code])
+def _aside(base: _Base, code: bytes, closed: set[str]) -> tuple[Fate, str]:
+    # An ABI of which no call passes at all has nothing to compare.
+    abis = tuple(abi for abi in host_abis() if f"abi.{abi.value}" not in closed)
+    comparison = compare(Relation.STRICTER, [code], [base.code], abis=abis)
     if comparison.verdict is Verdict.PROVEN:
         return Fate.TIGHTENS, "proven: whatever it lets pass, the profile lets pass"
     if comparison.verdict is Verdict.COUNTEREXAMPLE:
