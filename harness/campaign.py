@@ -163,7 +163,7 @@ def _prove(staging: Staging, probes: Sequence[Probe]) -> Mapping[str, Proof]:
 
 def _attribute(campaign: Campaign, ground: Ground) -> Mapping[Isolation, Attribution]:
     """Take layers away, one arm each, from every isolation that came up and has any."""
-    found = {}
+    found: dict[Isolation, Attribution] = {}
     for staging in campaign.stagings:
         if staging.arm.plan is None or staging.isolation is Isolation.NONE:
             continue

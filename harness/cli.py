@@ -20,6 +20,7 @@ import typer
 
 from holdfast.harness.campaign import Wanted
 from holdfast.harness.conclude import conclude
+from holdfast.harness.mutate_cli import mutate
 from holdfast.harness.narrate import Narrator
 from holdfast.harness.prove_cli import prove
 from holdfast.harness.report.page import EXIT_WORDS
@@ -73,6 +74,7 @@ CommandArgument = Annotated[list[str] | None, typer.Argument(metavar="[-- CMD ..
 
 
 app.command("prove")(prove)
+app.command("mutate")(mutate)
 
 
 @app.command()

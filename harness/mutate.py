@@ -32,7 +32,7 @@ from holdfast.sandbox.profile import Profile
 from holdfast.sandbox.refusal import CannotConfineError
 from holdfast.sandbox.verdict import ArmOutcome
 
-__all__ = ["Fate", "Judged", "Score", "choose", "score_of", "try_mutants"]
+__all__ = ["Fate", "Judged", "Score", "choose", "judge_mutant", "try_mutants"]
 
 
 @final
@@ -242,8 +242,3 @@ def _disagreements(
 
 def _is_confirmed(proof: Proof) -> bool:
     return any(c.replay.outcome is ReplayOutcome.CONFIRMED for c in proof.counterexamples)
-
-
-def score_of(judged: Iterable[Judged]) -> Score:
-    """A score over results that were kept."""
-    return Score(tuple(judged))

@@ -90,7 +90,7 @@ class Agent:
                 return {"id": probe.id} | in_child(lambda: probe.attempt(wish["field"]), wish["seconds"])
             case "alive":
                 alive = liveness_of(wish["family"])
-                return {"id": wish["family"]} | in_child(lambda: alive() or "alive", wish["seconds"])
+                return {"id": wish["family"]} | in_child(lambda: _told(alive), wish["seconds"])
             case "serve":
                 return self.serve(wish, descriptors)
             case "signal":
@@ -141,6 +141,11 @@ class Agent:
         if pid:
             self.service = 0
             self.control.send(json.dumps({"service_ended": os.waitstatus_to_exitcode(status)}).encode())
+
+
+def _told(alive: Callable[[], None]) -> str:
+    alive()
+    return "alive"
 
 
 def in_child(attempt: Callable[[], str], seconds: float) -> Answer:
