@@ -24,7 +24,7 @@ __all__ = ["DOORS", "Door", "native_number", "probes_of"]
 NOWHERE, ODD = 0xFFFF_FFFF, 0x7FFF_FFFF
 """Descriptor -1, and a word of flags that no call defines."""
 NO_PROCESS = 0x7FFF_FFFF
-CLONE_FS, CLONE_SIGHAND_OF_UNSHARE, SIGCHLD = 0x200, 0x1, 17
+CLONE_FS, CLONE_THREAD, UNDEFINED_FLAG, SIGCHLD = 0x200, 0x1_0000, 0x1, 17
 TIOCSCTTY, TIOCSTI, TIOCLINUX, HIGH_BIT = 0x540E, 0x5412, 0x541C, 1 << 32
 
 NAMESPACE_FLAGS = {
@@ -102,10 +102,15 @@ def _five() -> Iterator[Door]:
     yield Door(*new, "mount_setattr", (NOWHERE, 1, ODD, 1, 32), invalid, is_default=True)
     yield Door(*new, "open_tree_attr", (NOWHERE, 1, ODD, 0, 0), invalid)
     for name, flag in NAMESPACE_FLAGS.items():
-        flags = (flag | CLONE_SIGHAND_OF_UNSHARE,)
+        flags = (flag | UNDEFINED_FLAG,)
         yield Door("unshare", "ns.unshare", "unshare", flags, invalid, name, is_default=name == "user")
     clone = (NAMESPACE_FLAGS["user"] | CLONE_FS | SIGCHLD, 0, 0, 0, 0)
     yield Door("unshare", "ns.clone", "clone", clone, invalid, is_default=True)
+    for name, flag in NAMESPACE_FLAGS.items():
+        if name != "time":  # in the exit signal's byte, so clone(2) cannot ask for it
+            # A thread without CLONE_SIGHAND is refused before anything is made.
+            thread = (flag | CLONE_THREAD, 0, 0, 0, 0)
+            yield Door("unshare", "ns.clone", "clone", thread, invalid, name)
     yield Door("unshare", "ns.clone3", "clone3", (1, 88), fault, is_default=True)
     yield Door("unshare", "ns.setns", "setns", (NOWHERE, 0), (errno.EBADF,), is_default=True)
     perf = (0, 0, NOWHERE, NOWHERE, 0)
