@@ -324,7 +324,7 @@ def judge_campaign(campaign: Campaign) -> Mapping[Isolation, Mapping[str, Judgem
     return {
         staging.isolation: {
             "denials": judge_denials(findings_of(campaign, staging)),
-            **judge_catalogue(findings_of(campaign, staging)),
+            **judge_catalogue(findings_of(campaign, staging), campaign.wanted.profile),
             **staging.judgements,
         }
         for staging in campaign.stagings

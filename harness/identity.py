@@ -156,11 +156,12 @@ def judge_identity(sight: Sight) -> Judgement:
         return failed(*wrong)
     threads = sum(len(owner.threads) for owner in sight.owners)
     facts = len(COMPARED) + len(NAMESPACES)
-    by_bytes = (
-        f"their filters' bytes could not be compared: {sight.unread}"
-        if sight.unread or not sight.filters
-        else "and their filters are the same, byte for byte"
-    )
+    if sight.unread or not sight.filters:
+        by_bytes = f"their filters' bytes could not be compared: {sight.unread or 'nothing was read'}"
+    elif not any(stack for stack in sight.filters[sight.agent.pid]):
+        by_bytes = "neither is under a filter"
+    else:
+        by_bytes = "their filters are the same, byte for byte"
     return passed(
         f"the service ({len(sight.owners)} process(es), {threads} thread(s)) and the agent agree in {facts} facts; "
         f"{by_bytes}"

@@ -1,19 +1,21 @@
 """What our profiles and launchers leave open on purpose, and why; the gate over the rest of the catalogue.
 
-    judge_catalogue(findings) -> {} | {"catalogue": Judgement}      pure; only where further families were probed
+    judge_catalogue(findings, profile) -> {} | {"catalogue": Judgement}      only where further families were probed
 
 An act that is open and not listed here fails the gate. A listed one is said with its reason, never praised.
 """
 
+import hashlib
 from collections.abc import Mapping
 
 from holdfast.harness.battery import Findings
 from holdfast.harness.gate import Judgement, cannot_tell, failed, passed
 from holdfast.sandbox.isolation import Isolation
 from holdfast.sandbox.probes.further import FAMILIES
+from holdfast.sandbox.profile import BUILT_IN, Profile
 from holdfast.sandbox.verdict import ActVerdict, ProbeVerdict
 
-__all__ = ["LEFT_OPEN", "judge_catalogue"]
+__all__ = ["LEFT_OPEN", "is_ours", "judge_catalogue"]
 
 GATE = "catalogue"
 
@@ -31,38 +33,44 @@ LEFT_OPEN: Mapping[Isolation, Mapping[str, str]] = {
 """By isolation and act, the reason; our three profiles and nothing else are meant."""
 
 
-def judge_catalogue(findings: Findings) -> Mapping[str, Judgement]:
-    """Each further act is held, or listed as open, or not on this kernel at all."""
+def judge_catalogue(findings: Findings, profile: Profile | None) -> Mapping[str, Judgement]:
+    """Each further act is held, or listed as open under a profile of ours, or not on this kernel at all."""
     further = [f for f in findings.probes if f.probe.family in FAMILIES]
     if not further:
         return {}
     if findings.treatment.problem:
         return {GATE: cannot_tell(findings.treatment.problem)}
-    if findings.isolation is Isolation.NONE:
-        count = sum(f.verdict is ProbeVerdict.OPEN for f in further)
-        return {GATE: passed(f"{count} of {len(further)} further probes reach without a sandbox")}
-    listed = LEFT_OPEN[findings.isolation]
+    listed = LEFT_OPEN[findings.isolation] if profile and is_ours(profile) else {}
+    wanted = ActVerdict.OPEN if findings.isolation is Isolation.NONE else ActVerdict.HELD
     acts = {act: findings.acts[act] for act in dict.fromkeys(f.probe.act for f in further)}
-    seen = {act: {f.verdict for f in further if f.probe.act == act} for act in acts}
-    breached = [a for a, verdict in acts.items() if verdict is ActVerdict.BREACHED and a not in listed]
-    absent = [a for a in acts if seen[a] == {ProbeVerdict.ABSENT}]
-    unclear = [
-        a
-        for a, verdict in acts.items()
-        if verdict is ActVerdict.CANNOT_TELL and a not in absent and a not in listed
-    ]
-    if breached:
-        return {GATE: failed(*(f"{act} is open, and nothing says that it may be" for act in breached))}
-    if unclear:
-        return {GATE: cannot_tell(*(f"{act}: {_first_doubt(findings, act)}" for act in unclear))}
-    opened = [f"{a} is left open: {listed[a]}" for a, v in acts.items() if v is ActVerdict.BREACHED]
-    held = sum(verdict is ActVerdict.HELD for verdict in acts.values())
-    missing = [f"not on this kernel: {', '.join(absent)}"] if absent else []
-    return {GATE: passed(f"{held} of {len(acts)} further acts are held", *opened, *missing)}
+    absent = [a for a in acts if all(f.verdict is ProbeVerdict.ABSENT for f in further if f.probe.act == a)]
+    opened = [a for a, verdict in acts.items() if verdict is ActVerdict.BREACHED]
+    unclear = [a for a in acts if acts[a] is not wanted and a not in {*absent, *opened}]
+    if wrong := [a for a in opened if a not in listed]:
+        return {GATE: failed(*(f"{act} is open, and nothing says that it may be" for act in wrong))}
+    if unclear or len(absent) == len(acts):
+        doubts = (f"{act}: {_first_doubt(findings, act)}" for act in unclear)
+        return {GATE: cannot_tell(*doubts, *(["no further act is on this kernel"] if not unclear else []))}
+    count = sum(verdict is wanted for verdict in acts.values())
+    return {
+        GATE: passed(
+            f"{count} of {len(acts)} further acts are {wanted.value}",
+            *(f"{act} is left open: {listed[act]}" for act in opened),
+            *([f"not on this kernel: {', '.join(absent)}"] if absent else []),
+        )
+    }
+
+
+def is_ours(profile: Profile) -> bool:
+    """Whether it is one of the shipped profiles, by its bytes."""
+    return profile.sha256 in {
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in BUILT_IN.glob("*.json")
+    }
 
 
 def _first_doubt(findings: Findings, act: str) -> str:
+    settled = {ProbeVerdict.HELD, ProbeVerdict.OPEN}
     for finding in findings.probes:
-        if finding.probe.act == act and finding.verdict is not ProbeVerdict.HELD:
+        if finding.probe.act == act and finding.verdict not in settled:
             return f"{finding.probe.id} is {finding.verdict.value}"
     return "no probe of it was run"
