@@ -161,16 +161,20 @@ def _try(
         return _aside(
             base, code, closed={act for act, proof in proofs.items() if proof.verdict is Verdict.PROVEN}
         )
-    found = base.held & _reached(_run(ground, code, probes))
+    run = _run(ground, code, probes)
+    # A mistake can also keep the agent from starting: that is seen by itself, and the kernel's word is the replay's.
+    starts = not isinstance(run, str)
+    found = base.held & _reached(run) if starts else frozenset[str]()
     by_act = {probe.id: probe.act for probe in probes}
-    return judge_mutant(
+    fate, why = judge_mutant(
         mutant.kind,
         aims,
         {act: proofs[act] for act in flipped},
-        held={by_act[name] for name in base.held},
+        held={by_act[name] for name in base.held} if starts else set(),
         opened={by_act[name] for name in found},
         unproven={act for act, proof in base.proofs.items() if proof.verdict is not Verdict.PROVEN},
     )
+    return fate, why if starts else f"{why}; no program starts under it"
 
 
 def _acts_of(mutant: Mutant) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def share(*, five: bool = True) -> tuple[Probe, ...]:
 
 def verdicts(folder: Path, isolation: Isolation) -> dict[str, Any]:
     document = json.loads((folder / f"SANDBOX_{isolation.value}.json").read_text())
-    return {probe["id"]: probe["verdict"] for probe in document["probes"]} | document["acts"]
+    return {**{probe["id"]: probe["verdict"] for probe in document["probes"]}, **document["acts"]}
 
 
 def test_our_profile_holds_the_catalogue_and_says_what_it_leaves_open(tmp_path: Path) -> None:
