@@ -20,6 +20,7 @@ import jsonschema
 from holdfast.harness.battery import Finding, Findings
 from holdfast.harness.campaign import Campaign
 from holdfast.harness.gate import Judgement, cannot_tell, failed, passed
+from holdfast.harness.other_abis import read_other_abis
 from holdfast.harness.run_id import Run
 from holdfast.harness.suite import LaneMetrics
 from holdfast.harness.toggles import suggest_toggles
@@ -59,7 +60,7 @@ CONFOUNDERS: Mapping[str, str] = {
 def read_confounders(host: Host) -> dict[str, Any]:
     """Their values; one that this kernel does not have is null."""
     found: dict[str, Any] = {name: _read_setting(path) for name, path in CONFOUNDERS.items()}
-    return found | {"landlock_abi": host.landlock}
+    return found | {"landlock_abi": host.landlock} | read_other_abis()
 
 
 def _read_setting(path: str) -> int | str | None:

@@ -24,6 +24,17 @@ FAMILY_WORDS: Mapping[str, str] = {
     "tiocsti": "type into the terminal it was started from (TIOCSTI, TIOCLINUX)",
     "procmem": "read a neighbour's memory (/proc/PID/mem)",
     "reachable": "find the host's sockets, home and environment",
+    "root": "take another root (pivot_root, chroot)",
+    "process": "take or compare other processes' descriptors (pidfd_getfd, kcmp)",
+    "tty": "take a controlling terminal (TIOCSCTTY)",
+    "uring": "work around the rules by io_uring",
+    "uffd": "stall the kernel on page faults (userfaultfd)",
+    "handle": "name and open files by handle",
+    "personality": "switch off address randomisation, make data executable (personality)",
+    "sock": "open rare socket families, reconnect a socket that came in",
+    "kernel": "change the kernel (modules, kexec, ports, swap, acct, syslog, reboot)",
+    "abi": "call by another ABI (i386, x32)",
+    "state": "what the process still holds (privileges, descriptors, other roots, signals)",
 }
 
 EXIT_WORDS: Mapping[int, str] = {
