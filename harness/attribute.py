@@ -75,12 +75,15 @@ def run_ablations(
     plan: Plan,
     probes: Sequence[Probe],
     altered: Callable[[Plan], Plan] | None = None,
+    readable: Sequence[str] = (),
 ) -> Ablations:
     """Try each probe in every arm; `plan` is the treatment's, and `altered` what was done to it before."""
     layers = layers_of(plan)
 
     def arm(alter: Callable[[Plan], Plan]) -> ArmRun | str:
-        return run_altered(ground, isolation, probes, lambda p: alter(altered(p) if altered else p))
+        return run_altered(
+            ground, isolation, probes, lambda p: alter(altered(p) if altered else p), readable=readable
+        )
 
     inherited = ground.environment
     marked = None
@@ -97,14 +100,19 @@ def run_ablations(
 
 
 def run_altered(
-    ground: Ground, isolation: Isolation, probes: Sequence[Probe], alter: Callable[[Plan], Plan]
+    ground: Ground,
+    isolation: Isolation,
+    probes: Sequence[Probe],
+    alter: Callable[[Plan], Plan],
+    *,
+    readable: Sequence[str] = (),
 ) -> ArmRun | str:
     """One instance under a changed plan, the probes through it; why not, where it did not come up."""
     with tempfile.TemporaryDirectory(prefix="holdfast-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         private = folder / "private"
         private.mkdir()
-        command = scratch_command(ground.host, folder, environment=ground.environment)
+        command = scratch_command(ground.host, folder, environment=ground.environment, readable=readable)
         policy = policy_for(isolation, ground.profile)
         with contextlib.ExitStack() as stack:
             try:

@@ -177,6 +177,7 @@ def _attribute(campaign: Campaign, ground: Ground) -> Mapping[Isolation, Attribu
                 staging.arm.plan,
                 held,
                 campaign.wanted.alterations.get(staging.isolation),
+                campaign.wanted.readable,
             ),
         )
     return found
