@@ -35,8 +35,6 @@ from holdfast.harness.run_id import Canaries, Run
 from holdfast.harness.service import ServiceSpec
 from holdfast.harness.stage import Ground, InstanceStage
 from holdfast.harness.suite import LaneMetrics, Suite
-from holdfast.sandbox.bpf.acts import ACTS, OUT_OF_SIGHT
-from holdfast.sandbox.bpf.prove import prove_acts
 from holdfast.sandbox.confine import policy_for
 from holdfast.sandbox.host import Host
 from holdfast.sandbox.instance import AGENT, AgentLostError, bring_up, scratch_command
@@ -155,6 +153,12 @@ def _prove(staging: Staging, probes: Sequence[Probe]) -> Mapping[str, Proof]:
     )
     if code is None:
         return {}
+    from holdfast.sandbox.bpf.acts import (  # a run without proofs does not pay for the prover
+        ACTS,
+        OUT_OF_SIGHT,
+    )
+    from holdfast.sandbox.bpf.prove import prove_acts
+
     acts = list(dict.fromkeys(probe.act for probe in probes))
     known = [act for act in acts if act in ACTS or act in OUT_OF_SIGHT]
     proven = {act: Proof(proof.verdict.value) for act, proof in prove_acts([code], known).items()}

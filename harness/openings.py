@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from holdfast.harness.battery import Findings
 from holdfast.harness.gate import Judgement, cannot_tell, failed, passed
 from holdfast.sandbox.isolation import Isolation
-from holdfast.sandbox.probes.further import FAMILIES
+from holdfast.sandbox.probes import REST
 from holdfast.sandbox.profile import BUILT_IN, Profile
 from holdfast.sandbox.verdict import ActVerdict, ProbeVerdict
 
@@ -35,7 +35,7 @@ LEFT_OPEN: Mapping[Isolation, Mapping[str, str]] = {
 
 def judge_catalogue(findings: Findings, profile: Profile | None) -> Mapping[str, Judgement]:
     """Each further act is held, or listed as open under a profile of ours, or not on this kernel at all."""
-    further = [f for f in findings.probes if f.probe.family in FAMILIES]
+    further = [f for f in findings.probes if f.probe.family in REST]
     if not further:
         return {}
     if findings.treatment.problem:

@@ -14,6 +14,7 @@ from holdfast.sandbox.probes.probe import FIVE, Level, Probe
 __all__ = [
     "FIVE",
     "FURTHER",
+    "REST",
     "Level",
     "Probe",
     "all_probes",
@@ -24,6 +25,21 @@ __all__ = [
 
 FURTHER = ("procmem", "reachable")
 """Families outside the five; in the default run and the report."""
+
+REST = (
+    "root",
+    "process",
+    "tty",
+    "uring",
+    "uffd",
+    "handle",
+    "personality",
+    "sock",
+    "kernel",
+    "abi",
+    "state",
+)
+"""Families that only the whole catalogue has."""
 
 _MODULES = (mount, unshare, perf_bpf, ptrace_keyctl, tiocsti, procmem, reachable)
 

@@ -22,21 +22,7 @@ from holdfast.sandbox.probes.probe import DENIALS, Field, Level, Probe, effect
 from holdfast.sandbox.probes.programs import ABIS, call_in_program
 from holdfast.sandbox.probes.ring import Ring
 
-__all__ = ["FAMILIES", "LIVENESS", "PROBES"]
-
-FAMILIES = (
-    "root",
-    "process",
-    "tty",
-    "uring",
-    "uffd",
-    "handle",
-    "personality",
-    "sock",
-    "kernel",
-    "abi",
-    "state",
-)
+__all__ = ["LIVENESS", "PROBES"]
 
 ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC, QUERY = 0x4_0000, 0x40_0000, 0xFFFF_FFFF
 UFFD_USER_MODE_ONLY, USERFAULTFD_IOC_NEW = 1, 0xAA00
