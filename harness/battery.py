@@ -31,6 +31,7 @@ from holdfast.sandbox.verdict import (
     ArmOutcome,
     Context,
     ProbeVerdict,
+    Proof,
     classify,
     judge_act,
     judge_family,
@@ -171,6 +172,7 @@ def _field(planted: Planted, stage: Stage, home_file: Path | None, folder: Path)
             "length": neighbour.length,
             "path": neighbour.path,
             "abstract": neighbour.abstract,
+            "port": neighbour.port,
         }
         if neighbour
         else None,
@@ -182,6 +184,9 @@ _NEEDS: Mapping[str, str] = {
     "reach.unix": "neighbour",
     "reach.abstract": "neighbour",
     "procmem.read": "neighbour",
+    "sock.inherited": "neighbour",
+    "state.signal": "neighbour",
+    "state.root_outside": "home_file",
 }
 
 
@@ -225,6 +230,7 @@ def judge(
     *,
     harness_seccomp: int,
     claimed: Sequence[str],
+    proofs: Mapping[str, Proof] | None = None,
 ) -> Findings:
     """Hold the two arms of each probe against each other; pure."""
     is_control = treatment.isolation is Isolation.NONE
@@ -241,7 +247,9 @@ def judge(
         findings.append(Finding(probe, first, second, judge_probe(first, second, context)))
     acts = {
         act: judge_act(
-            [(f.probe.level, f.verdict) for f in findings if f.probe.act == act], is_control=is_control
+            [(f.probe.level, f.verdict) for f in findings if f.probe.act == act],
+            proof=(proofs or {}).get(act, Proof.NOT_RUN),
+            is_control=is_control,
         )
         for act in dict.fromkeys(probe.act for probe in probes)
     }

@@ -22,6 +22,7 @@ from holdfast.harness.campaign import Wanted
 from holdfast.harness.conclude import Concluded, Silent, Teller, conclude
 from holdfast.harness.lock import hold
 from holdfast.harness.loop_cli import loop_command
+from holdfast.harness.mutate_cli import mutate
 from holdfast.harness.narrate import Narrator
 from holdfast.harness.prove_cli import prove
 from holdfast.harness.report.page import EXIT_WORDS
@@ -47,7 +48,7 @@ from holdfast.sandbox import (
     read_host,
 )
 from holdfast.sandbox.confine import plan_command
-from holdfast.sandbox.probes import all_probes
+from holdfast.sandbox.probes import Probe, all_probes, catalogue
 
 __all__ = ["app", "load_suites", "main"]
 
@@ -80,6 +81,7 @@ CommandArgument = Annotated[list[str] | None, typer.Argument(metavar="[-- CMD ..
 app.command("prove")(prove)
 app.command("report")(report)
 app.command("diff")(diff)
+app.command("mutate")(mutate)
 
 
 @app.command()
@@ -160,6 +162,15 @@ def deny(
         str | None, typer.Option("--ready", help="CMD is ready when this URL answers 200.")
     ] = None,
     readable: ReadableOption = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="The whole catalogue: further families, other ABIs.")
+    ] = False,
+    proves: Annotated[
+        bool, typer.Option("--prove", help="Also prove each act over the filter that was loaded.")
+    ] = False,
+    attributes: Annotated[
+        bool, typer.Option("--attribute", help="Also find, by taking layers away, which of them deny.")
+    ] = False,
     results: ResultsOption = Path("results"),
     quiet: Annotated[bool, typer.Option("--quiet")] = False,
 ) -> int:
@@ -174,6 +185,9 @@ def deny(
         results=results,
         name="deny",
         quiet=quiet,
+        probes=catalogue() if every else all_probes(),
+        proves=proves,
+        attributes=attributes,
     ).code
 
 
@@ -256,6 +270,9 @@ def _campaign(
     readable: Sequence[Path],
     service: ServiceSpec | None = None,
     proxy_cmd: str | None = None,
+    probes: tuple[Probe, ...] | None = None,
+    proves: bool = False,
+    attributes: bool = False,
     teller: Teller | None = None,
 ) -> Concluded:
     """Sweep, take the folder, run, judge, write, tell."""
@@ -265,7 +282,9 @@ def _campaign(
         run=begin_run(),
         isolations=parse_isolations(isolation),
         profile=load_profile(profile),
-        probes=all_probes(),
+        probes=all_probes() if probes is None else probes,
+        proves=proves,
+        attributes=attributes,
         suites=suites,
         service=service,
         proxy_command=proxy,

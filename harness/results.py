@@ -20,6 +20,7 @@ import jsonschema
 from holdfast.harness.battery import Finding, Findings
 from holdfast.harness.campaign import Campaign
 from holdfast.harness.gate import Judgement, cannot_tell, failed, passed
+from holdfast.harness.other_abis import read_other_abis
 from holdfast.harness.run_id import Run
 from holdfast.harness.suite import LaneMetrics
 from holdfast.harness.toggles import suggest_toggles
@@ -28,7 +29,7 @@ from holdfast.sandbox.isolation import Isolation
 from holdfast.sandbox.launchers.bwrap import render_argv
 from holdfast.sandbox.plan import Execute, Plan
 from holdfast.sandbox.profile import Profile
-from holdfast.sandbox.verdict import Arm, ProbeVerdict
+from holdfast.sandbox.verdict import Arm, ProbeVerdict, Proof
 
 __all__ = [
     "judge_results",
@@ -62,7 +63,7 @@ CONFOUNDERS: Mapping[str, str] = {
 def read_confounders(host: Host) -> dict[str, Any]:
     """Their values; one that this kernel does not have is null."""
     found: dict[str, Any] = {name: _read_setting(path) for name, path in CONFOUNDERS.items()}
-    return found | {"landlock_abi": host.landlock}
+    return found | {"landlock_abi": host.landlock} | read_other_abis()
 
 
 def _read_setting(path: str) -> int | str | None:
@@ -97,10 +98,11 @@ def sandbox_document(
             "inside": dict(treatment.inside.get("status", {})),
         },
         "claimed": list(findings.claimed),
-        "probes": [_probe(finding) for finding in findings.probes],
+        "probes": [_probe(campaign, findings.isolation, finding) for finding in findings.probes],
         "acts": {name: verdict.value for name, verdict in findings.acts.items()},
         "families": {name: verdict.value for name, verdict in findings.families.items()},
         "counts": _counts(findings),
+        "one_deep": _one_deep(campaign, findings.isolation),
         "notes": list(treatment.notes),
         "gate": _gate(gate),
         "suggested_toggles": [asdict(toggle) for toggle in suggest_toggles(findings)],
@@ -141,8 +143,12 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _probe(finding: Finding) -> dict[str, Any]:
+def _probe(campaign: Campaign, isolation: Isolation, finding: Finding) -> dict[str, Any]:
     probe = finding.probe
+    attribution = campaign.attributions.get(isolation)
+    denied_by = attribution.denied_by.get(probe.id) if attribution else None
+    opened_by = attribution.opened_by.get(probe.id) if attribution else None
+    proof = campaign.proofs.get(isolation, {}).get(probe.act, Proof.NOT_RUN)
     return {
         "id": probe.id,
         "family": probe.family,
@@ -151,11 +157,18 @@ def _probe(finding: Finding) -> dict[str, Any]:
         "variant": probe.variant,
         "control": _arm(finding.control),
         "treatment": _arm(finding.treatment),
-        "proof": "not_run",
-        "denied_by": None,
+        "proof": proof.value,
+        "denied_by": None if denied_by is None else list(denied_by),
+        "opened_by": None if opened_by is None else list(opened_by),
         "verdict": finding.verdict.value,
         "elapsed_us": finding.treatment.elapsed_us,
     }
+
+
+def _one_deep(campaign: Campaign, isolation: Isolation) -> dict[str, list[str]] | None:
+    """Families that some effect of which hangs on one layer alone; null until measured."""
+    attribution = campaign.attributions.get(isolation)
+    return None if attribution is None else {f: list(x) for f, x in attribution.one_deep.items()}
 
 
 def _arm(arm: Arm) -> dict[str, Any]:

@@ -39,7 +39,7 @@ if __name__ == "__main__":
     _mount_packages()
 
 from holdfast.sandbox.kernel_calls import read_status  # noqa: E402 - importable from here on
-from holdfast.sandbox.probes import LIVENESS, probe_by_id  # noqa: E402
+from holdfast.sandbox.probes import Probe, catalogue, liveness_of, probe_by_id  # noqa: E402
 
 MAX_MESSAGE = 1 << 16
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
@@ -62,7 +62,7 @@ class Agent:
     def __init__(self, control: socket.socket) -> None:
         self.control = control
         self.service = 0
-        self.probes = probe_by_id()
+        self.probes = dict(probe_by_id())
         self.wake, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -86,11 +86,11 @@ class Agent:
     def obey(self, wish: Mapping[str, Any], descriptors: list[int]) -> Answer:
         match wish["do"]:
             case "probe":
-                probe = self.probes[wish["id"]]
+                probe = self.find(wish["id"])
                 return {"id": probe.id} | in_child(lambda: probe.attempt(wish["field"]), wish["seconds"])
             case "alive":
-                alive = LIVENESS[wish["family"]]
-                return {"id": wish["family"]} | in_child(lambda: alive() or "alive", wish["seconds"])
+                alive = liveness_of(wish["family"])
+                return {"id": wish["family"]} | in_child(lambda: _told(alive), wish["seconds"])
             case "serve":
                 return self.serve(wish, descriptors)
             case "signal":
@@ -101,6 +101,12 @@ class Agent:
                 return self.status()
             case other:
                 return {"refused": f"unknown wish {other!r}"}
+
+    def find(self, probe_id: str) -> Probe:
+        """A probe by id; the rest of the catalogue is read the first time that one of it is asked for."""
+        if probe_id not in self.probes:
+            self.probes = {probe.id: probe for probe in catalogue()}
+        return self.probes[probe_id]
 
     def status(self) -> Answer:
         """What the kernel says of this process, from inside."""
@@ -135,6 +141,11 @@ class Agent:
         if pid:
             self.service = 0
             self.control.send(json.dumps({"service_ended": os.waitstatus_to_exitcode(status)}).encode())
+
+
+def _told(alive: Callable[[], None]) -> str:
+    alive()
+    return "alive"
 
 
 def in_child(attempt: Callable[[], str], seconds: float) -> Answer:

@@ -80,10 +80,12 @@ def bring_up(
     *,
     stage: Stage,
     alter: Callable[[Plan], Plan] | None = None,
+    also: Mapping[int, int] | None = None,
 ) -> "Instance":
     """Start a sandbox with an agent and hear its first words.
 
-    `alter` changes the compiled plan: an ablation, or a fault planted on purpose. Raises `CannotConfineError`
+    `alter` changes the compiled plan: an ablation, or a fault planted on purpose. `also` are descriptors to
+    leak into it on purpose: a control shows by them that a leak would be found. Raises `CannotConfineError`
     when the launcher cannot start, `AgentLostError` when the agent does not come to speak.
     """
     compiled = plan_for(
@@ -106,6 +108,7 @@ def bring_up(
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         with theirs:
             handed = {0: terminal.slave, 1: terminal.slave, 2: terminal.slave, CONTROL: theirs.fileno()}
+            handed |= also or {}
             confined = undo.enter_context(spawner.launch(_staged(isolation, compiled, handed, stage)))
         instance = Instance(isolation, compiled, confined, ours, terminal)
         instance.greet()

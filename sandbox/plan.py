@@ -23,6 +23,7 @@ __all__ = [
     "Execute",
     "Filter",
     "Hide",
+    "HostRoot",
     "LandlockDomain",
     "Link",
     "NewSession",
@@ -68,6 +69,12 @@ class Bind:
 
     path: str
     writable: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HostRoot:
+    """The host's whole root with its devices; no plan of ours has it, an ablation has."""
 
 
 @final
@@ -179,6 +186,7 @@ Op = (
     | Tmpfs
     | Processes
     | Devices
+    | HostRoot
     | DropCapabilities
     | NewSession
     | DieWithParent
@@ -337,6 +345,7 @@ def describe(op: Op) -> str:
 
 
 _PLAIN: Mapping[type, str] = {
+    HostRoot: "bind the host's whole root, devices and all",
     Processes: "mount a new /proc",
     Devices: "mount a minimal /dev",
     DropCapabilities: "drop all capabilities",

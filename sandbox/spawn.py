@@ -93,6 +93,8 @@ class Neighbour:
     length: int
     path: str | None
     abstract: str | None
+    port: int | None = None
+    """On the host's loopback."""
 
 
 @final
@@ -281,7 +283,12 @@ def _planted(event: dict[str, Any]) -> Planted:
         credentials=event["credentials"],
         key=event.get("key", 0),
         neighbour=Neighbour(
-            told["pid"], told["address"], told["length"], told.get("path"), told.get("abstract")
+            told["pid"],
+            told["address"],
+            told["length"],
+            told.get("path"),
+            told.get("abstract"),
+            told.get("port"),
         )
         if told and "address" in told
         else None,

@@ -327,7 +327,7 @@ class Staging:
         self.key = kernel.add_key(description, payload.encode())
 
     def plant_neighbour(self, wanted: dict[str, str]) -> dict[str, Any]:
-        """Fork a process of the same credentials that keeps a secret in memory and behind two sockets."""
+        """Fork a process of the same credentials that keeps a secret in memory and behind three sockets."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self.neighbour = os.fork()
         if self.neighbour == 0:
@@ -386,7 +386,7 @@ def _be_neighbour(wanted: dict[str, str], writer: int) -> NoReturn:
 
 
 def _neighbour_sockets(wanted: dict[str, str]) -> tuple[list[socket.socket], dict[str, Any]]:
-    """A socket by path under `/run`, and one by abstract name."""
+    """A socket by path under `/run`, one by abstract name, and one on the host's loopback."""
     listeners, told = [], dict[str, Any]()
     for name, address in (("path", _socket_path(wanted)), ("abstract", "\0" + wanted["abstract"])):
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -398,6 +398,11 @@ def _neighbour_sockets(wanted: dict[str, str]) -> tuple[list[socket.socket], dic
             continue
         listeners.append(listener)
         told[name] = address.lstrip("\0")
+    try:
+        listeners.append(socket.create_server(("127.0.0.1", 0)))
+        told["port"] = listeners[-1].getsockname()[1]
+    except OSError as error:
+        told["port_problem"] = str(error)
     return listeners, told
 
 
