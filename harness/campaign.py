@@ -35,7 +35,7 @@ from holdfast.harness.suite import LaneMetrics, Suite
 from holdfast.sandbox.confine import policy_for
 from holdfast.sandbox.host import Host
 from holdfast.sandbox.instance import AGENT, AgentLostError, bring_up, scratch_command
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
 from holdfast.sandbox.plan import Plan
 from holdfast.sandbox.probes import FIVE
 from holdfast.sandbox.probes.probe import Probe
@@ -50,7 +50,7 @@ __all__ = ["Campaign", "Reporter", "Staging", "Wanted", "judge_campaign", "judge
 class Reporter(Protocol):
     """Who is told as it happens; the terminal, a test's list."""
 
-    def stage_started(self, isolation: Isolation) -> None:
+    def stage_started(self, isolation: AnyIsolation) -> None:
         """An isolation is being brought up."""
 
     def stage_finished(self, staging: "Staging") -> None:
@@ -63,7 +63,7 @@ class Wanted:
     """What a run is to do. The fields below `probes` exist for ablations and planted faults."""
 
     run: Run
-    isolations: tuple[Isolation, ...]
+    isolations: tuple[AnyIsolation, ...]
     profile: Profile | None
     probes: tuple[Probe, ...]
     suites: tuple[Suite[Any], ...] = ()
@@ -73,7 +73,7 @@ class Wanted:
     readable: tuple[str, ...] = ()
     """Host folders that the service needs inside."""
     agent: Path = AGENT
-    alterations: Mapping[Isolation, Callable[[Plan], Plan]] = field(default_factory=dict)
+    alterations: Mapping[AnyIsolation, Callable[[Plan], Plan]] = field(default_factory=dict)
     """Changes to the compiled plan of an isolation."""
 
 
@@ -82,7 +82,7 @@ class Wanted:
 class Staging:
     """What one isolation gave: the battery's arm, the look from outside, each suite's judgements."""
 
-    isolation: Isolation
+    isolation: AnyIsolation
     arm: ArmRun
     sight: Sight | None
     judgements: Mapping[str, Judgement]
@@ -132,7 +132,7 @@ def run_campaign(wanted: Wanted, host: Host, reporter: Reporter) -> Campaign:
     return Campaign(wanted, host, harness_seccomp(), kept, stagings[Isolation.NONE])
 
 
-def _run_staging(wanted: Wanted, ground: Ground, isolation: Isolation) -> Staging:
+def _run_staging(wanted: Wanted, ground: Ground, isolation: AnyIsolation) -> Staging:
     """One isolation; what cannot be brought up is recorded with its reason, and the others still run."""
     judgements: dict[str, Judgement] = {}
     lanes: dict[str, LaneMetrics] = {}
@@ -267,7 +267,7 @@ def _why(findings: Findings, family: str) -> str:
     return ""
 
 
-def judge_campaign(campaign: Campaign) -> Mapping[Isolation, Mapping[str, Judgement]]:
+def judge_campaign(campaign: Campaign) -> Mapping[AnyIsolation, Mapping[str, Judgement]]:
     """Every gate of every isolation, `denials` first."""
     return {
         staging.isolation: {"denials": judge_denials(findings_of(campaign, staging)), **staging.judgements}
@@ -275,7 +275,7 @@ def judge_campaign(campaign: Campaign) -> Mapping[Isolation, Mapping[str, Judgem
     }
 
 
-def over_isolations(verdicts: Mapping[Isolation, Mapping[str, Judgement]]) -> Mapping[str, Judgement]:
+def over_isolations(verdicts: Mapping[AnyIsolation, Mapping[str, Judgement]]) -> Mapping[str, Judgement]:
     """Each gate once, the worst of its isolations, with the isolation named in each reason."""
     names = dict.fromkeys(name for gates in verdicts.values() for name in gates)
     return {

@@ -20,6 +20,7 @@ import typer
 
 from holdfast.harness.campaign import Wanted
 from holdfast.harness.conclude import conclude
+from holdfast.harness.matrix_cli import conform, matrix
 from holdfast.harness.narrate import Narrator
 from holdfast.harness.prove_cli import prove
 from holdfast.harness.report.page import EXIT_WORDS
@@ -42,6 +43,8 @@ from holdfast.sandbox import (
     read_host,
 )
 from holdfast.sandbox.confine import plan_command
+from holdfast.sandbox.foreign import parse_launchers
+from holdfast.sandbox.isolation import AnyIsolation
 from holdfast.sandbox.probes import all_probes
 
 __all__ = ["app", "load_suites", "main"]
@@ -68,11 +71,17 @@ ReadableOption = Annotated[
     list[Path] | None,
     typer.Option("--readable", help="A folder that CMD needs and bwrap's root would not have; repeatable."),
 ]
+LaunchersOption = Annotated[
+    list[str] | None,
+    typer.Option("--launcher", help="A sandbox that is not ours, by name or command prefix; repeatable."),
+]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Where the results go.")]
 CommandArgument = Annotated[list[str] | None, typer.Argument(metavar="[-- CMD ...]")]
 
 
 app.command("prove")(prove)
+app.command("matrix")(matrix)
+app.command("conform")(conform)
 
 
 @app.command()
@@ -145,7 +154,10 @@ def _run_confined(isolation: Isolation, command: Command, profile: Profile) -> i
 @app.command()
 def deny(
     command: CommandArgument = None,
-    isolation: IsolationsOption = "none,seccomp,bwrap",
+    isolation: Annotated[
+        str | None, typer.Option("--isolation", help="A comma-separated list; default: all three.")
+    ] = None,
+    launcher: LaunchersOption = None,
     profile: Annotated[
         str | None, typer.Option("--profile", help="Default: standard, or standard-net with a service.")
     ] = None,
@@ -158,9 +170,11 @@ def deny(
 ) -> int:
     """Attack each isolation with the battery, with CMD as a service beside the probes if one is given."""
     service = _service(command, ready)
+    foreign = parse_launchers(launcher or ())
+    own = parse_isolations(isolation or "none,seccomp,bwrap") if isolation or not foreign else ()
     return _campaign(
         suites=(),
-        isolation=isolation,
+        isolations=(*own, *foreign),
         profile=profile or ("standard-net" if service else "standard"),
         service=service,
         readable=readable or (),
@@ -200,7 +214,7 @@ def gates(
     """Bring each suite's system up under each isolation, attack it, drive it, judge every gate."""
     return _campaign(
         suites=load_suites(suite),
-        isolation=isolation,
+        isolations=parse_isolations(isolation),
         profile=profile,
         proxy_cmd=proxy_cmd,
         readable=readable or (),
@@ -224,7 +238,7 @@ def load_suites(names: str) -> tuple[Suite[Any], ...]:
 def _campaign(
     *,
     suites: tuple[Suite[Any], ...],
-    isolation: str,
+    isolations: tuple[AnyIsolation, ...],
     profile: str,
     results: Path,
     name: str,
@@ -238,7 +252,7 @@ def _campaign(
     words = proxy or (service.argv if service else ())
     wanted = Wanted(
         run=begin_run(),
-        isolations=parse_isolations(isolation),
+        isolations=isolations,
         profile=load_profile(profile),
         probes=all_probes(),
         suites=suites,

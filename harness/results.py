@@ -23,8 +23,10 @@ from holdfast.harness.gate import Judgement, cannot_tell, failed, passed
 from holdfast.harness.run_id import Run
 from holdfast.harness.suite import LaneMetrics
 from holdfast.harness.toggles import suggest_toggles
+from holdfast.sandbox.foreign import Foreign
 from holdfast.sandbox.host import Host
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
+from holdfast.sandbox.launchers import foreign_facts
 from holdfast.sandbox.launchers.bwrap import render_argv
 from holdfast.sandbox.plan import Execute, Plan
 from holdfast.sandbox.profile import Profile
@@ -32,6 +34,7 @@ from holdfast.sandbox.verdict import Arm, ProbeVerdict
 
 __all__ = [
     "judge_results",
+    "launcher_facts",
     "metrics_document",
     "read_confounders",
     "sandbox_document",
@@ -80,7 +83,9 @@ def sandbox_document(
         "schema": "holdfast.sandbox/1",
         "run": asdict(wanted.run),
         "isolation": findings.isolation.value,
-        "profile": _profile(wanted.profile) if findings.isolation is not Isolation.NONE else None,
+        "profile": _profile(wanted.profile)
+        if isinstance(findings.isolation, Isolation) and findings.isolation is not Isolation.NONE
+        else None,
         "host": {
             "kernel": platform.release(),
             "machine": platform.machine(),
@@ -88,7 +93,7 @@ def sandbox_document(
             "seccomp_around_harness": campaign.harness_seccomp,
             "confounders": dict(confounders),
         },
-        "launcher": _launcher(findings.isolation, host, treatment.plan),
+        "launcher": launcher_facts(findings.isolation, host, treatment.plan),
         "credentials": {
             "before_sandbox": dict(treatment.credentials),
             "inside": dict(treatment.inside.get("status", {})),
@@ -108,7 +113,7 @@ def _profile(profile: Profile | None) -> dict[str, str] | None:
     return {"path": profile.path, "sha256": profile.sha256} if profile else None
 
 
-def _launcher(isolation: Isolation, host: Host, plan: Plan | None) -> dict[str, Any] | None:
+def launcher_facts(isolation: AnyIsolation, host: Host, plan: Plan | None) -> dict[str, Any] | None:
     """Who confines; its digest says which build was measured."""
     match isolation:
         case Isolation.NONE:
@@ -130,6 +135,8 @@ def _launcher(isolation: Isolation, host: Host, plan: Plan | None) -> dict[str, 
                 "sha256": _digest(Path(found.path)) if found else None,
                 "argv": render_argv(plan, disable_userns=found.disables_userns) if found and plan else [],
             }
+        case Foreign():
+            known = foreign_facts(isolation, plan)
     return known | {"plan": list(plan.words()) if plan else []}
 
 

@@ -7,7 +7,7 @@ import jinja2
 
 from holdfast.harness.report.page import Page
 
-__all__ = ["plain", "render_markdown"]
+__all__ = ["cell", "plain", "render_markdown"]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|])")
@@ -18,7 +18,7 @@ def plain(text: str) -> str:
     return _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", text.replace("\n", " ").replace("\t", " "))
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Plain, and nothing in it is Markdown."""
     return _MARKUP.sub(r"\\\1", plain(text))
 
@@ -33,5 +33,5 @@ def render_markdown(page: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["cell"] = _cell
+    environment.filters["cell"] = cell
     return environment.get_template("page.md.j2").render(page=page)
