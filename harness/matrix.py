@@ -150,6 +150,7 @@ def _cell(act: str, column: Column, findings: Findings) -> dict[str, Any]:
         "state": state.value,
         "held_by": None if layers is None else list(layers),
         "held_by_proof": by_proof,
+        "breach": _breach(own),
         "one_defence_deep": measured is not None
         and len(layers or ()) == 1
         and not {REST, TOGETHER} & set(layers or ()),
@@ -159,6 +160,12 @@ def _cell(act: str, column: Column, findings: Findings) -> dict[str, Any]:
         "counts": dict(sorted(Counter(f.verdict.value for f in own).items())),
         "attempts": [_attempt(f) for f in own],
     }
+
+
+def _breach(own: Sequence[Finding]) -> str | None:
+    """How far a breach goes: the act itself, or only as far as the kernel's code behind the call."""
+    levels = {f.probe.level for f in own if f.verdict is ProbeVerdict.BREACHED}
+    return max(levels, key=lambda level: level is Level.EFFECT).value if levels else None
 
 
 def _with_proof(measured: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ class CellView:
     state: str
     word: str
     by: str
-    """What holds it; empty when that was not measured."""
+    """What holds it, or how far a breach goes; empty when that was not measured."""
     proven: bool
     deep: bool
     """One defence deep."""
@@ -106,7 +106,7 @@ def _view(cell: Mapping[str, Any]) -> CellView:
     return CellView(
         cell["state"],
         STATE_WORDS[cell["state"]],
-        " or ".join(layers),
+        " or ".join(layers) or ("reach only" if cell["breach"] == "reach" else ""),
         cell["proof"] == "proven",
         cell["one_defence_deep"],
         plain(". ".join(part for part in parts if part))[:900],
@@ -134,6 +134,7 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=lambda value: plain(value) if isinstance(value, str) else value,
     )
     environment.filters |= {"cell": cell, "plain": plain}
     return environment

@@ -1,6 +1,7 @@
 """The matrix, without a sandbox: what a cell says, by what an act is held, and how the page tells it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,11 @@ EFFECT, REACH = probe("act", Level.EFFECT), probe("act", Level.REACH)
 PROBES = (EFFECT, REACH)
 
 
-def run_of(isolation: AnyIsolation, effect: Arm | None, reach: Arm | None = None, **inside: str) -> ArmRun:
+def run_of(
+    isolation: AnyIsolation, effect: Arm, reach: Arm | None = None, inside: Mapping[str, str] | None = None
+) -> ArmRun:
     arms = {EFFECT.id: effect, REACH.id: reach or effect}
-    told = {probe_id: arm for probe_id, arm in arms.items() if arm is not None}
-    return ArmRun(isolation, None, told, {"family": None}, {"Uid": "0"}, {"status": inside}, (), None)
+    return ArmRun(isolation, None, arms, {"family": None}, {"Uid": "0"}, {"status": inside or {}}, (), None)
 
 
 CONTROL = run_of(Isolation.NONE, REACHED)
@@ -113,6 +115,23 @@ def test_a_vacuous_reach_is_covered_by_a_proof_and_only_by_one() -> None:
     assert (
         cell(column(DENIED, proofs={"act": (Proof.CANNOT_TELL, "no right")}), control)["state"] == "vacuous"
     )
+
+
+@pytest.mark.parametrize(
+    ("effect", "reach", "breach", "said"),
+    [
+        (REACHED, REACHED, "effect", "**breached** |"),
+        (REACHED, DENIED, "effect", "**breached** |"),
+        (DENIED, REACHED, "reach", "**breached**, reach only |"),
+        (DENIED, DENIED, None, "held |"),
+    ],
+)
+def test_a_call_that_only_reaches_the_kernel_is_told_from_the_act_itself(
+    effect: Arm, reach: Arm, breach: str | None, said: str
+) -> None:
+    made = document(column(effect, reach))
+    assert made["cells"][0]["breach"] == breach
+    assert said in render_matrix_markdown(made)
 
 
 @pytest.mark.planted
@@ -220,7 +239,7 @@ def test_one_defence_deep_is_said_of_a_measured_layer_only() -> None:
 def test_a_switch_that_does_nothing_is_no_ablation(
     switch: str, before: dict[str, str], inside: dict[str, str], works: bool
 ) -> None:
-    found = ineffective(off(switch), run_of(BOX, DENIED, **inside), run_of(BOX, DENIED, **before))
+    found = ineffective(off(switch), run_of(BOX, DENIED, inside=inside), run_of(BOX, DENIED, inside=before))
     assert (found is None) is works
 
 
@@ -263,7 +282,7 @@ def test_the_page_loads_nothing_from_anywhere() -> None:
 
 
 def test_a_held_cell_says_by_what_and_a_proven_one_is_marked() -> None:
-    flips = {off("filter"): run_of(BOX, REACHED)}
+    flips = {off("filter"): run_of(BOX, REACHED), off(): run_of(BOX, DENIED)}
     held = column(DENIED, switches=("filter",), flips=flips, proofs={"act": (Proof.PROVEN, "unsat")})
     (row,) = view_of(document(held)).rows
     assert (row.cells[0].word, row.cells[0].by, row.cells[0].proven, row.cells[0].deep) == (
