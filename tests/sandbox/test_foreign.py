@@ -21,6 +21,7 @@ from holdfast.sandbox.launchers import _BY_NAME, channel_of, foreign_launcher, l
 from holdfast.sandbox.launchers.docker import skeleton
 from holdfast.sandbox.launchers.runtime import CAPABILITIES, Channel
 from holdfast.sandbox.plan import Bind, Execute, Link, Plan, Through, describe
+from tests.launchers_here import present
 
 
 @pytest.mark.parametrize(
@@ -89,13 +90,13 @@ def test_what_a_container_lacks_of_the_hosts_root_stands_in_the_plan() -> None:
     assert {op.path for op in plan.ops if isinstance(op, Bind)} >= {*host.root_folders, host.project}
 
 
-@pytest.mark.parametrize("name", ["docker", "podman", "runc", "crun", "systemd-nspawn"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("docker", marks=pytest.mark.nightly), "podman", "runc", "crun", "systemd-nspawn"],
+)
 def test_no_value_of_the_environment_stands_on_a_containers_command_line(name: str) -> None:
-    foreign = Foreign(name)
-    found = foreign_launcher(foreign).find()
-    if found is None or found.problem:
-        pytest.skip(f"{name}: {found.problem if found else 'not installed'}")
-    launch = launcher_for(foreign).lower(plan_of(foreign, TOKEN="s3cret-value"), {0: 0, 1: 1, 2: 2})
+    with present(name) as foreign:
+        launch = launcher_for(foreign).lower(plan_of(foreign, TOKEN="s3cret-value"), {0: 0, 1: 1, 2: 2})
     try:
         argv = launch.steps[-1][1]
         assert not any("s3cret-value" in word for word in argv)
