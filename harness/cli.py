@@ -45,6 +45,7 @@ from holdfast.sandbox import (
 from holdfast.sandbox.confine import plan_command
 from holdfast.sandbox.foreign import parse_launchers
 from holdfast.sandbox.isolation import AnyIsolation
+from holdfast.sandbox.launchers.docker_engine import engine_for
 from holdfast.sandbox.probes import all_probes
 
 __all__ = ["app", "load_suites", "main"]
@@ -261,7 +262,8 @@ def _campaign(
         readable=(*folders_of(words, read_host()), *(str(path.resolve()) for path in readable)),
     )
     narrator = Narrator(quiet=quiet)
-    return conclude(wanted, narrator, results=results, name=name, command=_again()).code
+    with engine_for(isolations):
+        return conclude(wanted, narrator, results=results, name=name, command=_again()).code
 
 
 def _again() -> str:

@@ -273,7 +273,9 @@ def ineffective(off: frozenset[str], run: ArmRun, base: ArmRun) -> str | None:
 
 def _denied(probe: Probe, run: ArmRun | None) -> bool | None:
     """Whether this run denies the probe; None when it shows nothing either way."""
-    arm = run.arms.get(probe.id) if run else None
+    if run is None or run.alive.get(probe.family, "not asked") is not None:
+        return None
+    arm = run.arms.get(probe.id)
     if arm is None or arm.is_broken or arm.outcome.value == "not_run":
         return None
     return arm.says_no

@@ -1,10 +1,9 @@
 """`holdfast matrix`: the sandboxes that are here, side by side; `holdfast conform`: does a launcher launch as it should?"""
 
-import contextlib
 import functools
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +21,7 @@ from holdfast.harness.run_id import begin_run
 from holdfast.sandbox import BadInputError, Isolation, load_profile, read_host
 from holdfast.sandbox.foreign import KNOWN, Foreign, parse_launcher, parse_launchers
 from holdfast.sandbox.isolation import AnyIsolation, parse_isolation
-from holdfast.sandbox.launchers.docker_engine import some_engine
+from holdfast.sandbox.launchers.docker_engine import engine_for
 from holdfast.sandbox.probes import all_probes
 from holdfast.sandbox.testing.conformance import Conformance, check_launcher, starter_for
 from holdfast.sandbox.testing.deviations import DEVIATIONS
@@ -84,7 +83,7 @@ def _measure(
     policy = load_profile(profile)
     survey = Survey(columns, policy, all_probes(), attributes)
     host = read_host()
-    with _engine_for(columns):
+    with engine_for(columns):
         measured, control = measure(survey, host, _tell)
     ground = Ground(
         begin_run(),
@@ -104,16 +103,6 @@ def _measure(
         },
     )
     return matrix_document(measured, control, ground), exit_code(measured, control)
-
-
-@contextlib.contextmanager
-def _engine_for(columns: Sequence[AnyIsolation]) -> Iterator[None]:
-    """An engine where docker is a column: the one that answers, or a private one for this run."""
-    if Foreign("docker") not in columns:
-        yield
-        return
-    with some_engine():
-        yield
 
 
 def _tell(column: Column) -> None:
@@ -156,7 +145,7 @@ def conform(
     """Check that a launcher launches as it should: status, signals, streams, descriptors, parent's death, deadline."""
     isolation = _any(launcher)
     make = functools.partial(starter_for, isolation=isolation, profile=load_profile(profile))
-    with _engine_for([isolation]):
+    with engine_for([isolation]):
         found = check_launcher(make, deviations=DEVIATIONS.get(isolation.value, {}))
     return _print_conformance(found)
 

@@ -1,7 +1,7 @@
 """`docker run` on an image of links and mount points only, with the engine's default filter and capabilities.
 
 The engine is the one that `DOCKER_HOST` or the usual socket names; else a private one that the harness
-started (`docker_engine.py`). The image `holdfast-skeleton` is imported once from a few hundred bytes, no
+started and named there (`docker_engine.py`). The image `holdfast-skeleton` is imported once from a few hundred bytes, no
 registry asked, and stays on that engine.
 """
 
@@ -27,14 +27,13 @@ from holdfast.sandbox.plan import Link, Plan, Through
 from holdfast.sandbox.refusal import CannotConfineError
 from holdfast.sandbox.spawn import Launch
 
-__all__ = ["CHANNEL", "POLICY", "PRIVATE_SOCKET", "SWITCHES", "answering_engine", "find", "lower"]
+__all__ = ["CHANNEL", "POLICY", "SWITCHES", "answering_engine", "find", "lower"]
 
 CHANNEL = Channel.PATH
 SWITCHES = ("filter", "capabilities")
 POLICY = "docker run --network none; the host's /usr and Python bound read-only into an empty image"
 
 IMAGE = "holdfast-skeleton"
-PRIVATE_SOCKET = "/run/holdfast-engine/docker.sock"
 SPLIT_OFF = ("CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE")
 USUAL_SOCKET = "/var/run/docker.sock"
 
@@ -48,17 +47,16 @@ def find(through: Through | None = None) -> Found | None:
     engine = answering_engine(client.path)
     if engine is None:
         return Found(
-            client.path, None, "no engine answers; start dockerd, or let `holdfast matrix` start one"
+            client.path, None, "no engine answers; start dockerd, or run as root where it is installed"
         )
     return Found(client.path, engine[1])
 
 
 def answering_engine(client: str) -> tuple[str, str] | None:
     """The address of an engine that answers, and its version; asked anew each time, for engines come and go."""
-    for host in dict.fromkeys(
-        (os.environ.get("DOCKER_HOST", ""), f"unix://{USUAL_SOCKET}", f"unix://{PRIVATE_SOCKET}")
-    ):
-        if not host or (host.startswith("unix://") and not Path(host.removeprefix("unix://")).exists()):
+    named = os.environ.get("DOCKER_HOST")
+    for host in (named,) if named else (f"unix://{USUAL_SOCKET}",):
+        if host.startswith("unix://") and not Path(host.removeprefix("unix://")).exists():
             continue
         done = subprocess.run(
             [client, "-H", host, "version", "--format", "{{.Server.Version}}"],

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,16 @@ def test_a_layer_is_named_when_it_denies_with_all_others_off(
     }
     finding = Finding(EFFECT, REACHED, DENIED, ProbeVerdict.HELD)
     assert held_by([finding], ("filter", "capabilities"), flips) == layers
+
+
+@pytest.mark.planted
+def test_an_ablation_in_which_nothing_lives_names_no_layer() -> None:
+    finding = Finding(EFFECT, REACHED, DENIED, ProbeVerdict.HELD)
+    flips = {off("filter"): run_of(BOX, REACHED), off(): run_of(BOX, DENIED)}
+    assert held_by([finding], ("filter",), flips) == ("filter",)
+    for sick in flips:
+        dead = {**flips, sick: replace(flips[sick], alive={"family": "it failed"})}
+        assert held_by([finding], ("filter",), dead) is None
 
 
 def test_no_switch_and_no_ablation_name_no_layer() -> None:
