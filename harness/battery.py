@@ -15,9 +15,10 @@ from typing import Any, final
 
 from holdfast.harness.run_id import Canaries
 from holdfast.harness.sweep import owned_prefix
+from holdfast.sandbox.foreign import Foreign
 from holdfast.sandbox.host import Host
 from holdfast.sandbox.instance import AgentLostError, Instance
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
 from holdfast.sandbox.kernel_calls import read_status
 from holdfast.sandbox.plan import LandlockDomain, Plan
 from holdfast.sandbox.probes.probe import FIVE, Level, Probe
@@ -31,6 +32,7 @@ from holdfast.sandbox.verdict import (
     ArmOutcome,
     Context,
     ProbeVerdict,
+    Proof,
     classify,
     judge_act,
     judge_family,
@@ -47,7 +49,7 @@ PROBE_SECONDS = 2.0
 class ArmRun:
     """What one instance answered."""
 
-    isolation: Isolation
+    isolation: AnyIsolation
     plan: Plan | None
     arms: Mapping[str, Arm]
     """By probe id; a probe without an entry was not run."""
@@ -79,7 +81,7 @@ class Finding:
 class Findings:
     """All that one isolation showed."""
 
-    isolation: Isolation
+    isolation: AnyIsolation
     probes: tuple[Finding, ...]
     acts: Mapping[str, ActVerdict]
     families: Mapping[str, ActVerdict]
@@ -152,7 +154,7 @@ def run_arm(
     )
 
 
-def lost_arm(isolation: Isolation, plan: Plan | None, problem: str) -> ArmRun:
+def lost_arm(isolation: AnyIsolation, plan: Plan | None, problem: str) -> ArmRun:
     """The record of an instance that never came up."""
     return ArmRun(isolation, plan, {}, {}, {}, {}, (), problem)
 
@@ -171,6 +173,7 @@ def _field(planted: Planted, stage: Stage, home_file: Path | None, folder: Path)
             "length": neighbour.length,
             "path": neighbour.path,
             "abstract": neighbour.abstract,
+            "port": neighbour.port,
         }
         if neighbour
         else None,
@@ -182,6 +185,9 @@ _NEEDS: Mapping[str, str] = {
     "reach.unix": "neighbour",
     "reach.abstract": "neighbour",
     "procmem.read": "neighbour",
+    "sock.inherited": "neighbour",
+    "state.signal": "neighbour",
+    "state.root_outside": "home_file",
 }
 
 
@@ -206,7 +212,7 @@ def _attempt_typing(instance: Instance, probe: Probe, field: Mapping[str, Any]) 
     return classify(probe, answer, TYPED)
 
 
-def claimed_families(isolation: Isolation, plan: Plan | None) -> tuple[str, ...]:
+def claimed_families(isolation: AnyIsolation, plan: Plan | None) -> tuple[str, ...]:
     """The families that gate: the five wherever something confines, the others where the plan closes them."""
     match isolation:
         case Isolation.NONE:
@@ -216,6 +222,8 @@ def claimed_families(isolation: Isolation, plan: Plan | None) -> tuple[str, ...]
             return (*FIVE, "procmem") if landlocked else FIVE
         case Isolation.BWRAP:
             return (*FIVE, "procmem", "reachable")
+        case Foreign():
+            return FIVE
 
 
 def judge(
@@ -225,6 +233,7 @@ def judge(
     *,
     harness_seccomp: int,
     claimed: Sequence[str],
+    proofs: Mapping[str, Proof] | None = None,
 ) -> Findings:
     """Hold the two arms of each probe against each other; pure."""
     is_control = treatment.isolation is Isolation.NONE
@@ -241,7 +250,9 @@ def judge(
         findings.append(Finding(probe, first, second, judge_probe(first, second, context)))
     acts = {
         act: judge_act(
-            [(f.probe.level, f.verdict) for f in findings if f.probe.act == act], is_control=is_control
+            [(f.probe.level, f.verdict) for f in findings if f.probe.act == act],
+            proof=(proofs or {}).get(act, Proof.NOT_RUN),
+            is_control=is_control,
         )
         for act in dict.fromkeys(probe.act for probe in probes)
     }

@@ -11,10 +11,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, final
 
+from holdfast.harness.attribute import Attribution, attribute, run_ablations
 from holdfast.harness.battery import (
     ArmRun,
     Findings,
@@ -28,6 +29,8 @@ from holdfast.harness.battery import (
 )
 from holdfast.harness.gate import Judgement, Outcome, cannot_tell, failed, judge_all, passed, worst
 from holdfast.harness.identity import Sight, judge_identity
+from holdfast.harness.leak_on_purpose import leak_on_purpose
+from holdfast.harness.openings import judge_catalogue
 from holdfast.harness.run_id import Canaries, Run
 from holdfast.harness.service import ServiceSpec
 from holdfast.harness.stage import Ground, InstanceStage
@@ -36,14 +39,14 @@ from holdfast.harness.sweep import owned_prefix
 from holdfast.sandbox.confine import policy_for
 from holdfast.sandbox.host import Host
 from holdfast.sandbox.instance import AGENT, AgentLostError, bring_up, scratch_command
-from holdfast.sandbox.isolation import Isolation
-from holdfast.sandbox.plan import Plan
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
+from holdfast.sandbox.plan import Filter, Plan
 from holdfast.sandbox.probes import FIVE
 from holdfast.sandbox.probes.probe import Probe
 from holdfast.sandbox.profile import Profile
 from holdfast.sandbox.refusal import CannotConfineError
 from holdfast.sandbox.spawn import Spawner
-from holdfast.sandbox.verdict import ActVerdict, ProbeVerdict
+from holdfast.sandbox.verdict import ActVerdict, ProbeVerdict, Proof
 
 __all__ = ["Campaign", "Reporter", "Staging", "Wanted", "judge_campaign", "judge_denials", "run_campaign"]
 
@@ -51,7 +54,7 @@ __all__ = ["Campaign", "Reporter", "Staging", "Wanted", "judge_campaign", "judge
 class Reporter(Protocol):
     """Who is told as it happens; the terminal, a test's list."""
 
-    def stage_started(self, isolation: Isolation) -> None:
+    def stage_started(self, isolation: AnyIsolation) -> None:
         """An isolation is being brought up."""
 
     def stage_finished(self, staging: "Staging") -> None:
@@ -64,7 +67,7 @@ class Wanted:
     """What a run is to do. The fields below `probes` exist for ablations and planted faults."""
 
     run: Run
-    isolations: tuple[Isolation, ...]
+    isolations: tuple[AnyIsolation, ...]
     profile: Profile | None
     probes: tuple[Probe, ...]
     suites: tuple[Suite[Any], ...] = ()
@@ -74,8 +77,12 @@ class Wanted:
     readable: tuple[str, ...] = ()
     """Host folders that the service needs inside."""
     agent: Path = AGENT
-    alterations: Mapping[Isolation, Callable[[Plan], Plan]] = field(default_factory=dict)
+    alterations: Mapping[AnyIsolation, Callable[[Plan], Plan]] = field(default_factory=dict)
     """Changes to the compiled plan of an isolation."""
+    proves: bool = False
+    """Also prove each act over the filter that was loaded."""
+    attributes: bool = False
+    """Also find, by ablation, which layers deny each probe."""
 
 
 @final
@@ -83,7 +90,7 @@ class Wanted:
 class Staging:
     """What one isolation gave: the battery's arm, the look from outside, each suite's judgements."""
 
-    isolation: Isolation
+    isolation: AnyIsolation
     arm: ArmRun
     sight: Sight | None
     judgements: Mapping[str, Judgement]
@@ -107,6 +114,9 @@ class Campaign:
     stagings: tuple[Staging, ...]
     control: Staging
     """The staging under `none`, also when only others were asked for."""
+    attributions: Mapping[AnyIsolation, Attribution] = field(default_factory=dict)
+    proofs: Mapping[AnyIsolation, Mapping[str, Proof]] = field(default_factory=dict)
+    """By act; empty where none was asked for, or there is no filter."""
 
 
 def run_campaign(wanted: Wanted, host: Host, reporter: Reporter) -> Campaign:
@@ -131,11 +141,56 @@ def run_campaign(wanted: Wanted, host: Host, reporter: Reporter) -> Campaign:
             reporter.stage_started(isolation)
             stagings[isolation] = _run_staging(wanted, ground, isolation)
             reporter.stage_finished(stagings[isolation])
-    kept = tuple(stagings[isolation] for isolation in wanted.isolations)
-    return Campaign(wanted, host, harness_seccomp(), kept, stagings[Isolation.NONE])
+        kept = tuple(stagings[isolation] for isolation in wanted.isolations)
+        proofs = {s.isolation: _prove(s, wanted.probes) for s in kept} if wanted.proves else {}
+        campaign = Campaign(wanted, host, harness_seccomp(), kept, stagings[Isolation.NONE], proofs=proofs)
+        return replace(campaign, attributions=_attribute(campaign, ground)) if wanted.attributes else campaign
 
 
-def _run_staging(wanted: Wanted, ground: Ground, isolation: Isolation) -> Staging:
+def _prove(staging: Staging, probes: Sequence[Probe]) -> Mapping[str, Proof]:
+    """Each act over the very bytes that the plan loaded; an act that no filter can see cannot be told."""
+    code = (
+        next((op.code for op in staging.arm.plan.ops if isinstance(op, Filter)), None)
+        if staging.arm.plan
+        else None
+    )
+    if code is None:
+        return {}
+    from holdfast.sandbox.bpf.acts import (  # a run without proofs does not pay for the prover
+        ACTS,
+        OUT_OF_SIGHT,
+    )
+    from holdfast.sandbox.bpf.prove import prove_acts
+
+    acts = list(dict.fromkeys(probe.act for probe in probes))
+    known = [act for act in acts if act in ACTS or act in OUT_OF_SIGHT]
+    proven = {act: Proof(proof.verdict.value) for act, proof in prove_acts([code], known).items()}
+    return {act: proven.get(act, Proof.CANNOT_TELL) for act in acts}
+
+
+def _attribute(campaign: Campaign, ground: Ground) -> Mapping[AnyIsolation, Attribution]:
+    """Take layers away, one arm each, from every isolation that came up and has any."""
+    found: dict[AnyIsolation, Attribution] = {}
+    for staging in campaign.stagings:
+        if staging.arm.plan is None or staging.isolation not in {Isolation.SECCOMP, Isolation.BWRAP}:
+            continue
+        findings = findings_of(campaign, staging)
+        held = [f.probe for f in findings.probes if f.verdict is ProbeVerdict.HELD]
+        found[staging.isolation] = attribute(
+            findings,
+            run_ablations(
+                ground,
+                staging.isolation,
+                staging.arm.plan,
+                held,
+                campaign.wanted.alterations.get(staging.isolation),
+                campaign.wanted.readable,
+            ),
+        )
+    return found
+
+
+def _run_staging(wanted: Wanted, ground: Ground, isolation: AnyIsolation) -> Staging:
     """One isolation; what cannot be brought up is recorded with its reason, and the others still run."""
     judgements: dict[str, Judgement] = {}
     lanes: dict[str, LaneMetrics] = {}
@@ -165,6 +220,7 @@ def _run_staging(wanted: Wanted, ground: Ground, isolation: Isolation) -> Stagin
                     ground.host,
                     stage=ground.planting,
                     alter=wanted.alterations.get(isolation),
+                    also=stack.enter_context(leak_on_purpose(isolation, wanted.probes)),
                 )
             )
             plan = instance.plan
@@ -213,6 +269,7 @@ def findings_of(campaign: Campaign, staging: Staging) -> Findings:
         campaign.wanted.probes,
         harness_seccomp=campaign.harness_seccomp,
         claimed=claimed_families(staging.isolation, staging.arm.plan),
+        proofs=campaign.proofs.get(staging.isolation, {}),
     )
 
 
@@ -273,15 +330,19 @@ def _why(findings: Findings, family: str) -> str:
     return ""
 
 
-def judge_campaign(campaign: Campaign) -> Mapping[Isolation, Mapping[str, Judgement]]:
+def judge_campaign(campaign: Campaign) -> Mapping[AnyIsolation, Mapping[str, Judgement]]:
     """Every gate of every isolation, `denials` first."""
     return {
-        staging.isolation: {"denials": judge_denials(findings_of(campaign, staging)), **staging.judgements}
+        staging.isolation: {
+            "denials": judge_denials(findings_of(campaign, staging)),
+            **judge_catalogue(findings_of(campaign, staging), campaign.wanted.profile),
+            **staging.judgements,
+        }
         for staging in campaign.stagings
     }
 
 
-def over_isolations(verdicts: Mapping[Isolation, Mapping[str, Judgement]]) -> Mapping[str, Judgement]:
+def over_isolations(verdicts: Mapping[AnyIsolation, Mapping[str, Judgement]]) -> Mapping[str, Judgement]:
     """Each gate once, the worst of its isolations, with the isolation named in each reason."""
     names = dict.fromkeys(name for gates in verdicts.values() for name in gates)
     return {

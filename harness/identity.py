@@ -8,11 +8,12 @@ Probes that pass beside an unconfined service are the worst false green that the
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
 from holdfast.harness.gate import Judgement, cannot_tell, failed, passed
+from holdfast.sandbox.bpf.live import CannotReadError, read_live
 from holdfast.sandbox.kernel_calls import read_status
 from holdfast.sandbox.plan import (
     DropBoundingSet,
@@ -22,6 +23,7 @@ from holdfast.sandbox.plan import (
     Plan,
     Unshare,
 )
+from holdfast.sandbox.refusal import BadInputError
 
 __all__ = ["Observed", "Sight", "judge_identity", "listening_owners", "observe", "see"]
 
@@ -62,6 +64,11 @@ class Sight:
     """The processes that hold the service's listening socket."""
     plan: Plan | None
     skipped: tuple[str, ...]
+    filters: Mapping[int, tuple[tuple[bytes, ...], ...]] = field(default_factory=dict)
+    """By process, of the agent and the owners: the distinct stacks of filters among its threads, as the
+    kernel handed them out; empty where it would not."""
+    unread: str = ""
+    """Why filters could not be read."""
 
 
 def observe(pid: int) -> Observed:
@@ -122,7 +129,20 @@ def see(agent_pid: int, port: int | None, plan: Plan | None, skipped: Sequence[s
             owners = [observe(pid) for pid in listening_owners(port, agent_pid)]
     except OSError:
         pass  # gone while it was looked at: the gate finds it missing
-    return Sight(observe(os.getpid()), agent, tuple(owners), plan, tuple(skipped))
+    pids = [observed.pid for observed in (agent, *owners) if observed]
+    filters, unread = _filters(pids)
+    return Sight(observe(os.getpid()), agent, tuple(owners), plan, tuple(skipped), filters, unread)
+
+
+def _filters(pids: Sequence[int]) -> tuple[dict[int, tuple[tuple[bytes, ...], ...]], str]:
+    """Each process's filters, out of the kernel; the reason where it does not hand them out."""
+    found = {}
+    for pid in pids:
+        try:
+            found[pid] = read_live(pid)
+        except (CannotReadError, BadInputError) as error:
+            return {}, str(error)
+    return found, ""
 
 
 def judge_identity(sight: Sight) -> Judgement:
@@ -131,14 +151,34 @@ def judge_identity(sight: Sight) -> Judgement:
         return cannot_tell("the agent could not be looked at from outside")
     if not sight.owners:
         return cannot_tell("no process owns the service's listening socket")
-    wrong = [*_disagreements(sight), *_unplanned(sight)]
+    wrong = [*_disagreements(sight), *_unplanned(sight), *_other_filters(sight)]
     if wrong:
         return failed(*wrong)
     threads = sum(len(owner.threads) for owner in sight.owners)
     facts = len(COMPARED) + len(NAMESPACES)
+    if sight.unread or not sight.filters:
+        by_bytes = f"their filters' bytes could not be compared: {sight.unread or 'nothing was read'}"
+    elif not any(stack for stack in sight.filters[sight.agent.pid]):
+        by_bytes = "neither is under a filter"
+    else:
+        by_bytes = "their filters are the same, byte for byte"
     return passed(
-        f"the service ({len(sight.owners)} process(es), {threads} thread(s)) and the agent agree in {facts} facts"
+        f"the service ({len(sight.owners)} process(es), {threads} thread(s)) and the agent agree in {facts} facts; "
+        f"{by_bytes}"
     )
+
+
+def _other_filters(sight: Sight) -> Iterator[str]:
+    """Bytes, where the kernel handed them out: equal counts of filters do not make equal filters."""
+    if sight.agent is None or sight.plan is None or sight.agent.pid not in sight.filters:
+        return
+    expected = sight.filters[sight.agent.pid]
+    planned = [op.code for op in sight.plan.ops if isinstance(op, Filter)]
+    if any(code not in stack for code in planned for stack in expected or ((),)):
+        yield "the agent is under another filter than the one that was handed over"
+    for owner in sight.owners:
+        if set(sight.filters.get(owner.pid, ())) != set(expected):
+            yield f"the service process {owner.command} is under other filters than the agent beside it"
 
 
 def _disagreements(sight: Sight) -> Iterator[str]:

@@ -20,18 +20,22 @@ import jsonschema
 from holdfast.harness.battery import Finding, Findings
 from holdfast.harness.campaign import Campaign
 from holdfast.harness.gate import Judgement, cannot_tell, failed, passed
+from holdfast.harness.other_abis import read_other_abis
 from holdfast.harness.run_id import Run
 from holdfast.harness.suite import LaneMetrics
 from holdfast.harness.toggles import suggest_toggles
+from holdfast.sandbox.foreign import Foreign
 from holdfast.sandbox.host import Host
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
+from holdfast.sandbox.launchers import foreign_facts
 from holdfast.sandbox.launchers.bwrap import render_argv
 from holdfast.sandbox.plan import Execute, Plan
 from holdfast.sandbox.profile import Profile
-from holdfast.sandbox.verdict import Arm, ProbeVerdict
+from holdfast.sandbox.verdict import Arm, ProbeVerdict, Proof
 
 __all__ = [
     "judge_results",
+    "launcher_facts",
     "metrics_document",
     "metrics_of_merged",
     "read_confounders",
@@ -62,7 +66,7 @@ CONFOUNDERS: Mapping[str, str] = {
 def read_confounders(host: Host) -> dict[str, Any]:
     """Their values; one that this kernel does not have is null."""
     found: dict[str, Any] = {name: _read_setting(path) for name, path in CONFOUNDERS.items()}
-    return found | {"landlock_abi": host.landlock}
+    return found | {"landlock_abi": host.landlock} | read_other_abis()
 
 
 def _read_setting(path: str) -> int | str | None:
@@ -83,7 +87,9 @@ def sandbox_document(
         "schema": "holdfast.sandbox/1",
         "run": asdict(wanted.run),
         "isolation": findings.isolation.value,
-        "profile": _profile(wanted.profile) if findings.isolation is not Isolation.NONE else None,
+        "profile": _profile(wanted.profile)
+        if isinstance(findings.isolation, Isolation) and findings.isolation is not Isolation.NONE
+        else None,
         "host": {
             "kernel": platform.release(),
             "machine": platform.machine(),
@@ -91,16 +97,17 @@ def sandbox_document(
             "seccomp_around_harness": campaign.harness_seccomp,
             "confounders": dict(confounders),
         },
-        "launcher": _launcher(findings.isolation, host, treatment.plan),
+        "launcher": launcher_facts(findings.isolation, host, treatment.plan),
         "credentials": {
             "before_sandbox": dict(treatment.credentials),
             "inside": dict(treatment.inside.get("status", {})),
         },
         "claimed": list(findings.claimed),
-        "probes": [_probe(finding) for finding in findings.probes],
+        "probes": [_probe(campaign, findings.isolation, finding) for finding in findings.probes],
         "acts": {name: verdict.value for name, verdict in findings.acts.items()},
         "families": {name: verdict.value for name, verdict in findings.families.items()},
         "counts": _counts(findings),
+        "one_deep": _one_deep(campaign, findings.isolation),
         "notes": list(treatment.notes),
         "gate": _gate(gate),
         "suggested_toggles": [asdict(toggle) for toggle in suggest_toggles(findings)],
@@ -111,7 +118,7 @@ def _profile(profile: Profile | None) -> dict[str, str] | None:
     return {"path": profile.path, "sha256": profile.sha256} if profile else None
 
 
-def _launcher(isolation: Isolation, host: Host, plan: Plan | None) -> dict[str, Any] | None:
+def launcher_facts(isolation: AnyIsolation, host: Host, plan: Plan | None) -> dict[str, Any] | None:
     """Who confines; its digest says which build was measured."""
     match isolation:
         case Isolation.NONE:
@@ -133,6 +140,8 @@ def _launcher(isolation: Isolation, host: Host, plan: Plan | None) -> dict[str, 
                 "sha256": _digest(Path(found.path)) if found else None,
                 "argv": render_argv(plan, disable_userns=found.disables_userns) if found and plan else [],
             }
+        case Foreign():
+            known = foreign_facts(isolation, plan)
     return known | {"plan": list(plan.words()) if plan else []}
 
 
@@ -141,8 +150,12 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _probe(finding: Finding) -> dict[str, Any]:
+def _probe(campaign: Campaign, isolation: AnyIsolation, finding: Finding) -> dict[str, Any]:
     probe = finding.probe
+    attribution = campaign.attributions.get(isolation)
+    denied_by = attribution.denied_by.get(probe.id) if attribution else None
+    opened_by = attribution.opened_by.get(probe.id) if attribution else None
+    proof = campaign.proofs.get(isolation, {}).get(probe.act, Proof.NOT_RUN)
     return {
         "id": probe.id,
         "family": probe.family,
@@ -151,11 +164,18 @@ def _probe(finding: Finding) -> dict[str, Any]:
         "variant": probe.variant,
         "control": _arm(finding.control),
         "treatment": _arm(finding.treatment),
-        "proof": "not_run",
-        "denied_by": None,
+        "proof": proof.value,
+        "denied_by": None if denied_by is None else list(denied_by),
+        "opened_by": None if opened_by is None else list(opened_by),
         "verdict": finding.verdict.value,
         "elapsed_us": finding.treatment.elapsed_us,
     }
+
+
+def _one_deep(campaign: Campaign, isolation: AnyIsolation) -> dict[str, list[str]] | None:
+    """Families that some effect of which hangs on one layer alone; null until measured."""
+    attribution = campaign.attributions.get(isolation)
+    return None if attribution is None else {f: list(x) for f, x in attribution.one_deep.items()}
 
 
 def _arm(arm: Arm) -> dict[str, Any]:

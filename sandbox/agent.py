@@ -1,8 +1,8 @@
-"""The process inside: `python -I -S agent.py FD`; standard library only.
+"""The process inside: `python -I -S agent.py FD|PATH`; standard library only.
 
 It is the service's parent, so what holds for it holds for the service, and it forks one child a probe, so
 that no attempt can change the sandbox that the next one meets. It speaks JSON over the descriptor that it
-inherits, never on stdout.
+inherits, or over the socket that it is told the path of, never on stdout.
 
     {"do": "probe", "id": ..., "field": {...}, "seconds": 2}   -> {"id": ..., "ended": "errno", "errno": 1, ...}
     {"do": "alive", "family": ...}                             -> the same, for the liveness sibling
@@ -39,7 +39,7 @@ if __name__ == "__main__":
     _mount_packages()
 
 from holdfast.sandbox.kernel_calls import read_status  # noqa: E402 - importable from here on
-from holdfast.sandbox.probes import LIVENESS, probe_by_id  # noqa: E402
+from holdfast.sandbox.probes import Probe, catalogue, liveness_of, probe_by_id  # noqa: E402
 
 MAX_MESSAGE = 1 << 16
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
@@ -47,13 +47,39 @@ NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 Answer = dict[str, Any]
 
 
-def main(descriptor: int) -> None:
+def main(channel: str) -> None:
     """Answer until the harness closes its end."""
-    control = socket.socket(fileno=descriptor)
+    control = _open_channel(channel)
     control.set_inheritable(False)
     agent = Agent(control)
-    control.send(json.dumps({"hello": agent.status()}).encode())
+    _tell(control, {"hello": agent.status()})
     agent.run()
+
+
+def _open_channel(word: str) -> socket.socket:
+    """The conversation: an inherited descriptor by its number, or a socket by its path."""
+    if not word.isdigit():
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.connect(word)
+        return control
+    number = int(word)
+    if number > 2:
+        return _socket_at(number)
+    control = _socket_at(os.dup(number))
+    os.dup2(
+        1, number
+    )  # a launcher that passes nothing else on lent one of the three: the terminal goes back there
+    return control
+
+
+def _socket_at(descriptor: int) -> socket.socket:
+    """Its kind is named, not asked for: there are sandboxes that deny getsockopt on any socket."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=descriptor)
+
+
+def _tell(control: socket.socket, told: Answer) -> None:
+    """By write(2), since there are sandboxes that deny sendto on any socket."""
+    os.write(control.fileno(), json.dumps(told).encode())
 
 
 class Agent:
@@ -62,7 +88,7 @@ class Agent:
     def __init__(self, control: socket.socket) -> None:
         self.control = control
         self.service = 0
-        self.probes = probe_by_id()
+        self.probes = dict(probe_by_id())
         self.wake, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -80,17 +106,16 @@ class Agent:
                     message, descriptors = _receive(self.control)
                     if not message:
                         return
-                    answer = self.obey(json.loads(message), descriptors)
-                    self.control.send(json.dumps(answer).encode())
+                    _tell(self.control, self.obey(json.loads(message), descriptors))
 
     def obey(self, wish: Mapping[str, Any], descriptors: list[int]) -> Answer:
         match wish["do"]:
             case "probe":
-                probe = self.probes[wish["id"]]
+                probe = self.find(wish["id"])
                 return {"id": probe.id} | in_child(lambda: probe.attempt(wish["field"]), wish["seconds"])
             case "alive":
-                alive = LIVENESS[wish["family"]]
-                return {"id": wish["family"]} | in_child(lambda: alive() or "alive", wish["seconds"])
+                alive = liveness_of(wish["family"])
+                return {"id": wish["family"]} | in_child(lambda: _told(alive), wish["seconds"])
             case "serve":
                 return self.serve(wish, descriptors)
             case "signal":
@@ -101,6 +126,12 @@ class Agent:
                 return self.status()
             case other:
                 return {"refused": f"unknown wish {other!r}"}
+
+    def find(self, probe_id: str) -> Probe:
+        """A probe by id; the rest of the catalogue is read the first time that one of it is asked for."""
+        if probe_id not in self.probes:
+            self.probes = {probe.id: probe for probe in catalogue()}
+        return self.probes[probe_id]
 
     def status(self) -> Answer:
         """What the kernel says of this process, from inside."""
@@ -134,7 +165,12 @@ class Agent:
         pid, status = os.waitpid(self.service, os.WNOHANG)
         if pid:
             self.service = 0
-            self.control.send(json.dumps({"service_ended": os.waitstatus_to_exitcode(status)}).encode())
+            _tell(self.control, {"service_ended": os.waitstatus_to_exitcode(status)})
+
+
+def _told(alive: Callable[[], None]) -> str:
+    alive()
+    return "alive"
 
 
 def in_child(attempt: Callable[[], str], seconds: float) -> Answer:
@@ -218,4 +254,4 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1])

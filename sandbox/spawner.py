@@ -272,6 +272,8 @@ class Supervisor:
         del self.sandboxes[sandbox.pid]
         while sandbox.notes >= 0:  # the pipe's other end is closed, so this comes to its end
             self.hear(sandbox)
+        for command in sandbox.request["clean_up"]:
+            _clean_up(command)
         self.end_leftovers()
         if sandbox.status >= 0:
             with os.fdopen(sandbox.status, "rb") as file:
@@ -327,7 +329,7 @@ class Staging:
         self.key = kernel.add_key(description, payload.encode())
 
     def plant_neighbour(self, wanted: dict[str, str]) -> dict[str, Any]:
-        """Fork a process of the same credentials that keeps a secret in memory and behind two sockets."""
+        """Fork a process of the same credentials that keeps a secret in memory and behind three sockets."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self.neighbour = os.fork()
         if self.neighbour == 0:
@@ -386,7 +388,7 @@ def _be_neighbour(wanted: dict[str, str], writer: int) -> NoReturn:
 
 
 def _neighbour_sockets(wanted: dict[str, str]) -> tuple[list[socket.socket], dict[str, Any]]:
-    """A socket by path under `/run`, and one by abstract name."""
+    """A socket by path under `/run`, one by abstract name, and one on the host's loopback."""
     listeners, told = [], dict[str, Any]()
     for name, address in (("path", _socket_path(wanted)), ("abstract", "\0" + wanted["abstract"])):
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -398,6 +400,11 @@ def _neighbour_sockets(wanted: dict[str, str]) -> tuple[list[socket.socket], dic
             continue
         listeners.append(listener)
         told[name] = address.lstrip("\0")
+    try:
+        listeners.append(socket.create_server(("127.0.0.1", 0)))
+        told["port"] = listeners[-1].getsockname()[1]
+    except OSError as error:
+        told["port_problem"] = str(error)
     return listeners, told
 
 
@@ -503,8 +510,31 @@ STEPS: dict[str, Callable[..., None]] = {
     "bounding_set": kernel.drop_bounding_set,
     "landlock": kernel.restrict_by_landlock,
     "filter": lambda code: kernel.load_filter(base64.b64decode(code)),
+    "unified_cgroup": kernel.mount_unified_cgroup,
     "execute": _execute,
 }
+
+CLEAN_UP_SECONDS = 20
+"""SIGALRM ends a clean-up that hangs; the alarm survives the exec."""
+
+
+def _clean_up(argv: list[str]) -> None:
+    """Run one command silently to its end; what it says is of no use to anyone any more."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in RESET:
+                signal.signal(number, signal.SIG_DFL)
+            silence = os.open(os.devnull, os.O_RDWR)
+            for target in range(3):
+                os.dup2(silence, target, inheritable=True)
+            signal.alarm(CLEAN_UP_SECONDS)
+            os.execvp(argv[0], argv)
+        finally:
+            os._exit(127)
+    _quietly(partial(os.waitpid, pid, 0))
+
 
 SKIPPABLE = {"bounding_set"}
 """An ordinary user may not empty the bounding set, and has none of it either: skipped, and said so."""

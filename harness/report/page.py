@@ -10,7 +10,7 @@ from holdfast.harness.campaign import Campaign, exit_code, findings_of
 from holdfast.harness.gate import Judgement, Outcome
 from holdfast.harness.run_id import Run
 from holdfast.harness.toggles import Toggle, suggest_toggles
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
 from holdfast.sandbox.probes import FIVE
 from holdfast.sandbox.verdict import ActVerdict, ProbeVerdict
 
@@ -24,6 +24,17 @@ FAMILY_WORDS: Mapping[str, str] = {
     "tiocsti": "type into the terminal it was started from (TIOCSTI, TIOCLINUX)",
     "procmem": "read a neighbour's memory (/proc/PID/mem)",
     "reachable": "find the host's sockets, home and environment",
+    "root": "take another root (pivot_root, chroot)",
+    "process": "take or compare other processes' descriptors (pidfd_getfd, kcmp)",
+    "tty": "take a controlling terminal (TIOCSCTTY)",
+    "uring": "work around the rules by io_uring",
+    "uffd": "stall the kernel on page faults (userfaultfd)",
+    "handle": "name and open files by handle",
+    "personality": "switch off address randomisation, make data executable (personality)",
+    "sock": "open rare socket families, reconnect a socket that came in",
+    "kernel": "change the kernel (modules, kexec, ports, swap, acct, syslog, reboot)",
+    "abi": "call by another ABI (i386, x32)",
+    "state": "what the process still holds (privileges, descriptors, other roots, signals)",
 }
 
 EXIT_WORDS: Mapping[int, str] = {
@@ -79,6 +90,8 @@ class Page:
     isolations: tuple[str, ...]
     matrix: tuple[MatrixRow, ...]
     gates: tuple[GateRow, ...]
+    defence: tuple[str, ...]
+    """Which layers each family hangs on, where that was measured."""
     doubts: tuple[str, ...]
     toggles: tuple[tuple[str, Toggle], ...]
     host: tuple[tuple[str, str], ...]
@@ -89,7 +102,7 @@ class Page:
 
 def page_of(
     campaign: Campaign,
-    verdicts: Mapping[Isolation, Mapping[str, Judgement]],
+    verdicts: Mapping[AnyIsolation, Mapping[str, Judgement]],
     *,
     overall: Mapping[str, Judgement],
     confounders: Mapping[str, Any],
@@ -112,6 +125,7 @@ def page_of(
         isolations=tuple(isolation.value for isolation in found),
         matrix=_matrix(found),
         gates=tuple(_gate_row(name, judgement, verdicts) for name, judgement in overall.items()),
+        defence=tuple(line for isolation in found for line in _defence_lines(campaign, isolation)),
         doubts=tuple(line for findings in found.values() for line in _doubt_lines(findings)),
         toggles=tuple((f.isolation.value, toggle) for f in found.values() for toggle in suggest_toggles(f)),
         host=_host_rows(campaign, confounders),
@@ -122,7 +136,7 @@ def page_of(
 
 
 def _gate_row(
-    name: str, overall: Judgement, verdicts: Mapping[Isolation, Mapping[str, Judgement]]
+    name: str, overall: Judgement, verdicts: Mapping[AnyIsolation, Mapping[str, Judgement]]
 ) -> GateRow:
     told = [
         gates[name].outcome.value.replace("_", " ") if name in gates else "" for gates in verdicts.values()
@@ -147,12 +161,38 @@ def _open_lines(findings: Findings) -> list[str]:
     if findings.isolation is Isolation.NONE:
         return []
     return [
-        f"Under {findings.isolation.value}, {', '.join(acts)} stand open ({FAMILY_WORDS[family]}); "
+        f"Under {findings.isolation.value}, {', '.join(acts)} stand open ({FAMILY_WORDS.get(family, family)}); "
         "no gate claims otherwise."
         for family in findings.families
         if family not in findings.claimed
-        and (acts := [a for a in _acts_of(findings, family) if findings.acts[a] is not ActVerdict.HELD])
+        and (acts := [a for a in _acts_of(findings, family) if _stands_open(findings, a)])
     ]
+
+
+def _stands_open(findings: Findings, act: str) -> bool:
+    """Neither held nor without anything of the kind in this kernel."""
+    own = {f.verdict for f in findings.probes if f.probe.act == act}
+    return findings.acts[act] is not ActVerdict.HELD and own != {ProbeVerdict.ABSENT}
+
+
+def _defence_lines(campaign: Campaign, isolation: AnyIsolation) -> list[str]:
+    """Families that one layer alone keeps closed, and those that several keep."""
+    attribution = campaign.attributions.get(isolation)
+    if attribution is None:
+        return []
+    families = dict.fromkeys(_family_of(campaign, probe) for probe in attribution.denied_by)
+    lines = [
+        f"Under {isolation.value}, {family} is one defence deep: without the {' or the '.join(layers)} alone, an effect of it succeeds."
+        for family, layers in attribution.one_deep.items()
+    ]
+    if deeper := [family for family in families if family not in attribution.one_deep]:
+        lines.append(f"Under {isolation.value}, no effect of {', '.join(deeper)} hangs on one layer alone.")
+    return lines + [f"Under {isolation.value}: {note}." for note in attribution.notes]
+
+
+def _family_of(campaign: Campaign, probe_id: str) -> str:
+    """The family of a probe of this run."""
+    return next(probe.family for probe in campaign.wanted.probes if probe.id == probe_id)
 
 
 def _acts_of(findings: Findings, family: str) -> list[str]:
@@ -172,7 +212,7 @@ def _warnings(campaign: Campaign) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _matrix(found: Mapping[Isolation, Findings]) -> tuple[MatrixRow, ...]:
+def _matrix(found: Mapping[AnyIsolation, Findings]) -> tuple[MatrixRow, ...]:
     families = dict.fromkeys(family for findings in found.values() for family in findings.families)
     return tuple(
         MatrixRow(family, FAMILY_WORDS.get(family, family), tuple(_cell(f, family) for f in found.values()))
@@ -196,11 +236,18 @@ def _cell(findings: Findings, family: str) -> str:
 
 def _doubt_lines(findings: Findings) -> list[str]:
     """Each probe that is neither held nor open, with both arms."""
-    quiet = {ProbeVerdict.HELD, ProbeVerdict.OPEN}
-    return [_doubt_line(findings.isolation, f) for f in findings.probes if f.verdict not in quiet]
+    quiet = {ProbeVerdict.HELD, ProbeVerdict.OPEN, ProbeVerdict.ABSENT}
+    lines = [_doubt_line(findings.isolation, f) for f in findings.probes if f.verdict not in quiet]
+    absent = [f.probe for f in findings.probes if f.verdict is ProbeVerdict.ABSENT]
+    if absent:
+        calls = ", ".join(dict.fromkeys("x32" if p.variant == "x32" else p.act for p in absent))
+        lines.append(
+            f"{findings.isolation.value}: {len(absent)} probes found nothing of the kind in this kernel ({calls})"
+        )
+    return lines
 
 
-def _doubt_line(isolation: Isolation, finding: Finding) -> str:
+def _doubt_line(isolation: AnyIsolation, finding: Finding) -> str:
     arms = " / ".join(
         " ".join(filter(None, (arm.outcome.value, arm.errno, f"signal {arm.signal}" if arm.signal else None)))
         for arm in (finding.control, finding.treatment)

@@ -16,6 +16,7 @@ from holdfast.sandbox.plan import (
     Execute,
     Filter,
     Hide,
+    HostRoot,
     LandlockDomain,
     Link,
     NewSession,
@@ -78,6 +79,8 @@ def _arguments(op: Op) -> Iterator[str]:  # noqa: C901, PLR0912 - one case an op
             yield from ("--tmpfs", path)
         case Processes():
             yield from ("--proc", "/proc")
+        case HostRoot():
+            yield from ("--dev-bind", "/", "/")
         case Devices():
             yield from ("--dev", "/dev")
         case DropCapabilities():
