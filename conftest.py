@@ -52,7 +52,7 @@ def run_of_session(pytestconfig: pytest.Config) -> Run:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The controller has every worker's reports, with their properties: write what they come to."""
     told = [
-        Told(report.nodeid, outcome, dict(report.user_properties))
+        Told(report.nodeid, outcome, dict(report.user_properties), planted="planted" in report.keywords)
         for outcome in ("passed", "failed", "error")
         for report in terminalreporter.stats.get(outcome, ())
         if isinstance(report, pytest.TestReport) and (report.when == "call" or outcome == "error")

@@ -32,6 +32,17 @@ class Told:
     nodeid: str
     outcome: str
     properties: Mapping[str, object]
+    planted: bool = False
+    """Whether it carries the marker; one that recorded no row gets one from its name."""
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        """What was broken, the fault, the gate, the sentence."""
+        file, _, name = self.nodeid.rpartition("::")
+        seen = self.properties
+        subject = str(seen.get("subject", Path(file).stem.removeprefix("test_").replace("_", " ")))
+        fault = str(seen.get("planted", name.removeprefix("test_").replace("_", " ")))
+        return subject, fault, str(seen.get("gate", "")), str(seen.get("says", ""))
 
 
 def write_acceptance(told: Iterable[Told], run: Run, folder: Path) -> Iterator[str]:
@@ -63,7 +74,7 @@ def write_acceptance(told: Iterable[Told], run: Run, folder: Path) -> Iterator[s
 
 def write_planted_table(told: Iterable[Told], run: Run, path: Path) -> str:
     """Render the table; returns a line for the terminal."""
-    rows = [test for test in told if "planted" in test.properties]
+    rows = [test for test in told if test.planted]
     write_text(path, planted_table(rows, run))
     killed = sum(test.outcome == "passed" for test in rows)
     return f"holdfast: {killed} of {len(rows)} planted faults killed; {path}"
@@ -71,13 +82,15 @@ def write_planted_table(told: Iterable[Told], run: Run, path: Path) -> str:
 
 def planted_table(rows: Iterable[Told], run: Run) -> str:
     """`docs/PLANTED-FAULTS.md`, by what was broken and then by fault."""
-    ordered = sorted(rows, key=lambda t: (str(t.properties.get("subject")), str(t.properties["planted"])))
+    # Rows that name a gate and a sentence first: proxies, sandboxes, evidence; then the parts' own tests.
+    ordered = sorted(rows, key=lambda test: ("planted" not in test.properties, test.row))
     killed = sum(test.outcome == "passed" for test in ordered)
     lines = [
         "# Planted faults",
         "",
         "Each row is a fault put in on purpose. It counts as killed when the gate named here turned red, or",
-        "could not tell, *and* the report said the sentence. Rendered by a run of the suite:",
+        "could not tell, *and* the report said the sentence; a row without them is a part's own test, which says",
+        "in its name what is broken and what must be seen. Rendered by a run of the suite:",
         "",
         "```console",
         "make planted",
@@ -89,7 +102,6 @@ def planted_table(rows: Iterable[Told], run: Run) -> str:
         "|---|---|---|---|---|",
     ]
     for test in ordered:
-        seen = test.properties
-        words = [cell(str(seen.get(key, ""))) for key in ("subject", "planted", "gate", "says")]
+        words = [cell(word) for word in test.row]
         lines.append(f"| {' | '.join(words)} | {'yes' if test.outcome == 'passed' else '**no**'} |")
     return "\n".join(lines) + "\n"
