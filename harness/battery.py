@@ -15,9 +15,10 @@ from typing import Any, final
 
 from holdfast.harness.run_id import Canaries
 from holdfast.harness.sweep import owned_prefix
+from holdfast.sandbox.foreign import Foreign
 from holdfast.sandbox.host import Host
 from holdfast.sandbox.instance import AgentLostError, Instance
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
 from holdfast.sandbox.kernel_calls import read_status
 from holdfast.sandbox.plan import LandlockDomain, Plan
 from holdfast.sandbox.probes.probe import FIVE, Level, Probe
@@ -48,7 +49,7 @@ PROBE_SECONDS = 2.0
 class ArmRun:
     """What one instance answered."""
 
-    isolation: Isolation
+    isolation: AnyIsolation
     plan: Plan | None
     arms: Mapping[str, Arm]
     """By probe id; a probe without an entry was not run."""
@@ -80,7 +81,7 @@ class Finding:
 class Findings:
     """All that one isolation showed."""
 
-    isolation: Isolation
+    isolation: AnyIsolation
     probes: tuple[Finding, ...]
     acts: Mapping[str, ActVerdict]
     families: Mapping[str, ActVerdict]
@@ -153,7 +154,7 @@ def run_arm(
     )
 
 
-def lost_arm(isolation: Isolation, plan: Plan | None, problem: str) -> ArmRun:
+def lost_arm(isolation: AnyIsolation, plan: Plan | None, problem: str) -> ArmRun:
     """The record of an instance that never came up."""
     return ArmRun(isolation, plan, {}, {}, {}, {}, (), problem)
 
@@ -211,7 +212,7 @@ def _attempt_typing(instance: Instance, probe: Probe, field: Mapping[str, Any]) 
     return classify(probe, answer, TYPED)
 
 
-def claimed_families(isolation: Isolation, plan: Plan | None) -> tuple[str, ...]:
+def claimed_families(isolation: AnyIsolation, plan: Plan | None) -> tuple[str, ...]:
     """The families that gate: the five wherever something confines, the others where the plan closes them."""
     match isolation:
         case Isolation.NONE:
@@ -221,6 +222,8 @@ def claimed_families(isolation: Isolation, plan: Plan | None) -> tuple[str, ...]
             return (*FIVE, "procmem") if landlocked else FIVE
         case Isolation.BWRAP:
             return (*FIVE, "procmem", "reachable")
+        case Foreign():
+            return FIVE
 
 
 def judge(

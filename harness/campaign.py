@@ -37,9 +37,10 @@ from holdfast.harness.stage import Ground, InstanceStage
 from holdfast.harness.suite import LaneMetrics, Suite
 from holdfast.harness.sweep import owned_prefix
 from holdfast.sandbox.confine import policy_for
+from holdfast.sandbox.foreign import Foreign
 from holdfast.sandbox.host import Host
 from holdfast.sandbox.instance import AGENT, AgentLostError, bring_up, scratch_command
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
 from holdfast.sandbox.plan import Filter, Plan
 from holdfast.sandbox.probes import FIVE
 from holdfast.sandbox.probes.probe import Probe
@@ -54,7 +55,7 @@ __all__ = ["Campaign", "Reporter", "Staging", "Wanted", "judge_campaign", "judge
 class Reporter(Protocol):
     """Who is told as it happens; the terminal, a test's list."""
 
-    def stage_started(self, isolation: Isolation) -> None:
+    def stage_started(self, isolation: AnyIsolation) -> None:
         """An isolation is being brought up."""
 
     def stage_finished(self, staging: "Staging") -> None:
@@ -67,7 +68,7 @@ class Wanted:
     """What a run is to do. The fields below `probes` exist for ablations and planted faults."""
 
     run: Run
-    isolations: tuple[Isolation, ...]
+    isolations: tuple[AnyIsolation, ...]
     profile: Profile | None
     probes: tuple[Probe, ...]
     suites: tuple[Suite[Any], ...] = ()
@@ -77,7 +78,7 @@ class Wanted:
     readable: tuple[str, ...] = ()
     """Host folders that the service needs inside."""
     agent: Path = AGENT
-    alterations: Mapping[Isolation, Callable[[Plan], Plan]] = field(default_factory=dict)
+    alterations: Mapping[AnyIsolation, Callable[[Plan], Plan]] = field(default_factory=dict)
     """Changes to the compiled plan of an isolation."""
     proves: bool = False
     """Also prove each act over the filter that was loaded."""
@@ -90,7 +91,7 @@ class Wanted:
 class Staging:
     """What one isolation gave: the battery's arm, the look from outside, each suite's judgements."""
 
-    isolation: Isolation
+    isolation: AnyIsolation
     arm: ArmRun
     sight: Sight | None
     judgements: Mapping[str, Judgement]
@@ -114,8 +115,8 @@ class Campaign:
     stagings: tuple[Staging, ...]
     control: Staging
     """The staging under `none`, also when only others were asked for."""
-    attributions: Mapping[Isolation, Attribution] = field(default_factory=dict)
-    proofs: Mapping[Isolation, Mapping[str, Proof]] = field(default_factory=dict)
+    attributions: Mapping[AnyIsolation, Attribution] = field(default_factory=dict)
+    proofs: Mapping[AnyIsolation, Mapping[str, Proof]] = field(default_factory=dict)
     """By act; empty where none was asked for, or there is no filter."""
 
 
@@ -168,11 +169,16 @@ def _prove(staging: Staging, probes: Sequence[Probe]) -> Mapping[str, Proof]:
     return {act: proven.get(act, Proof.CANNOT_TELL) for act in acts}
 
 
-def _attribute(campaign: Campaign, ground: Ground) -> Mapping[Isolation, Attribution]:
+def _attribute(campaign: Campaign, ground: Ground) -> Mapping[AnyIsolation, Attribution]:
     """Take layers away, one arm each, from every isolation that came up and has any."""
-    found: dict[Isolation, Attribution] = {}
+    found: dict[AnyIsolation, Attribution] = {}
     for staging in campaign.stagings:
-        if staging.arm.plan is None or staging.isolation is Isolation.NONE:
+        # A foreign launcher has only the switches that it offers; `matrix` tries those.
+        if (
+            staging.arm.plan is None
+            or staging.isolation is Isolation.NONE
+            or isinstance(staging.isolation, Foreign)
+        ):
             continue
         findings = findings_of(campaign, staging)
         held = [f.probe for f in findings.probes if f.verdict is ProbeVerdict.HELD]
@@ -190,7 +196,7 @@ def _attribute(campaign: Campaign, ground: Ground) -> Mapping[Isolation, Attribu
     return found
 
 
-def _run_staging(wanted: Wanted, ground: Ground, isolation: Isolation) -> Staging:
+def _run_staging(wanted: Wanted, ground: Ground, isolation: AnyIsolation) -> Staging:
     """One isolation; what cannot be brought up is recorded with its reason, and the others still run."""
     judgements: dict[str, Judgement] = {}
     lanes: dict[str, LaneMetrics] = {}
@@ -330,7 +336,7 @@ def _why(findings: Findings, family: str) -> str:
     return ""
 
 
-def judge_campaign(campaign: Campaign) -> Mapping[Isolation, Mapping[str, Judgement]]:
+def judge_campaign(campaign: Campaign) -> Mapping[AnyIsolation, Mapping[str, Judgement]]:
     """Every gate of every isolation, `denials` first."""
     return {
         staging.isolation: {
@@ -342,7 +348,7 @@ def judge_campaign(campaign: Campaign) -> Mapping[Isolation, Mapping[str, Judgem
     }
 
 
-def over_isolations(verdicts: Mapping[Isolation, Mapping[str, Judgement]]) -> Mapping[str, Judgement]:
+def over_isolations(verdicts: Mapping[AnyIsolation, Mapping[str, Judgement]]) -> Mapping[str, Judgement]:
     """Each gate once, the worst of its isolations, with the isolation named in each reason."""
     names = dict.fromkeys(name for gates in verdicts.values() for name in gates)
     return {

@@ -22,6 +22,7 @@ from holdfast.harness.campaign import Wanted
 from holdfast.harness.conclude import Concluded, Silent, Teller, conclude
 from holdfast.harness.lock import hold
 from holdfast.harness.loop_cli import loop_command
+from holdfast.harness.matrix_cli import conform, matrix
 from holdfast.harness.mutate_cli import mutate
 from holdfast.harness.narrate import Narrator
 from holdfast.harness.prove_cli import prove
@@ -48,6 +49,9 @@ from holdfast.sandbox import (
     read_host,
 )
 from holdfast.sandbox.confine import plan_command
+from holdfast.sandbox.foreign import parse_launchers
+from holdfast.sandbox.isolation import AnyIsolation
+from holdfast.sandbox.launchers.docker_engine import engine_for
 from holdfast.sandbox.probes import Probe, all_probes, catalogue
 
 __all__ = ["app", "load_suites", "main"]
@@ -74,6 +78,10 @@ ReadableOption = Annotated[
     list[Path] | None,
     typer.Option("--readable", help="A folder that CMD needs and bwrap's root would not have; repeatable."),
 ]
+LaunchersOption = Annotated[
+    list[str] | None,
+    typer.Option("--launcher", help="A sandbox that is not ours, by name or command prefix; repeatable."),
+]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Where the results go.")]
 CommandArgument = Annotated[list[str] | None, typer.Argument(metavar="[-- CMD ...]")]
 
@@ -82,6 +90,8 @@ app.command("prove")(prove)
 app.command("report")(report)
 app.command("diff")(diff)
 app.command("mutate")(mutate)
+app.command("matrix")(matrix)
+app.command("conform")(conform)
 
 
 @app.command()
@@ -154,7 +164,10 @@ def _run_confined(isolation: Isolation, command: Command, profile: Profile) -> i
 @app.command()
 def deny(
     command: CommandArgument = None,
-    isolation: IsolationsOption = "none,seccomp,bwrap",
+    isolation: Annotated[
+        str | None, typer.Option("--isolation", help="A comma-separated list; default: all three.")
+    ] = None,
+    launcher: LaunchersOption = None,
     profile: Annotated[
         str | None, typer.Option("--profile", help="Default: standard, or standard-net with a service.")
     ] = None,
@@ -176,9 +189,11 @@ def deny(
 ) -> int:
     """Attack each isolation with the battery, with CMD as a service beside the probes if one is given."""
     service = _service(command, ready)
+    foreign = parse_launchers(launcher or ())
+    own = parse_isolations(isolation or "none,seccomp,bwrap") if isolation or not foreign else ()
     return _campaign(
         suites=(),
-        isolation=isolation,
+        isolations=(*own, *foreign),
         profile=profile or ("standard-net" if service else "standard"),
         service=service,
         readable=readable or (),
@@ -221,7 +236,7 @@ def gates(
     """Bring each suite's system up under each isolation, attack it, drive it, judge every gate."""
     return _campaign(
         suites=load_suites(suite),
-        isolation=isolation,
+        isolations=parse_isolations(isolation),
         profile=profile,
         proxy_cmd=proxy_cmd,
         readable=readable or (),
@@ -237,7 +252,7 @@ def _conduct(
     """A quiet campaign for the loop, which tells a round in one line of its own."""
     return _campaign(
         suites=load_suites(suite),
-        isolation=isolation,
+        isolations=parse_isolations(isolation),
         profile=profile,
         proxy_cmd=proxy_cmd,
         readable=(),
@@ -262,7 +277,7 @@ def load_suites(names: str) -> tuple[Suite[Any], ...]:
 def _campaign(
     *,
     suites: tuple[Suite[Any], ...],
-    isolation: str,
+    isolations: tuple[AnyIsolation, ...],
     profile: str,
     results: Path,
     name: str,
@@ -280,7 +295,7 @@ def _campaign(
     words = proxy or (service.argv if service else ())
     wanted = Wanted(
         run=begin_run(),
-        isolations=parse_isolations(isolation),
+        isolations=isolations,
         profile=load_profile(profile),
         probes=all_probes() if probes is None else probes,
         proves=proves,
@@ -291,7 +306,7 @@ def _campaign(
         readable=(*folders_of(words, read_host()), *(str(path.resolve()) for path in readable)),
     )
     sweep()
-    with hold(results, told=_say_failed):
+    with hold(results, told=_say_failed), engine_for(isolations):
         concluded = conclude(
             wanted, teller or Narrator(quiet=quiet), results=results, name=name, command=_again()
         )

@@ -30,8 +30,8 @@ from holdfast.harness.results import (
     write_texts,
 )
 from holdfast.harness.sarif import render_sarif
-from holdfast.sandbox import Isolation
 from holdfast.sandbox.host import read_host
+from holdfast.sandbox.isolation import AnyIsolation
 
 __all__ = ["Concluded", "Silent", "Teller", "conclude"]
 
@@ -51,7 +51,7 @@ class Teller(Reporter, Protocol):
 class Silent:
     """A teller for campaigns whose story the test runner tells."""
 
-    def stage_started(self, isolation: Isolation) -> None:
+    def stage_started(self, isolation: AnyIsolation) -> None:
         """Nothing."""
 
     def stage_finished(self, staging: Staging) -> None:

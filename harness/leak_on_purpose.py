@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
 from holdfast.sandbox.probes.probe import Probe
 
 __all__ = ["leak_on_purpose"]
@@ -20,7 +20,7 @@ ACTS = frozenset({"sock.inherited", "state.descriptors"})
 
 
 @contextmanager
-def leak_on_purpose(isolation: Isolation, probes: Sequence[Probe]) -> Iterator[Mapping[int, int]]:
+def leak_on_purpose(isolation: AnyIsolation, probes: Sequence[Probe]) -> Iterator[Mapping[int, int]]:
     """A TCP listener on loopback for the control arm of probes that look for one; nothing for any other arm."""
     if isolation is not Isolation.NONE or not any(probe.act in ACTS for probe in probes):
         yield {}

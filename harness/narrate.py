@@ -12,7 +12,7 @@ from holdfast.harness.campaign import Staging
 from holdfast.harness.gate import Judgement, Outcome
 from holdfast.harness.report.page import Page
 from holdfast.harness.report.render import plain
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation
 
 __all__ = ["Narrator"]
 
@@ -34,7 +34,7 @@ class Narrator:
         self._quiet = quiet
         self._begun = clock.monotonic()
 
-    def stage_started(self, isolation: Isolation) -> None:
+    def stage_started(self, isolation: AnyIsolation) -> None:
         """Say what is being done; on a terminal only, where the next line follows at once."""
         if not self._quiet and self._console.is_terminal:
             self._console.print(f"[dim]{isolation.value}: bringing it up, attacking it ...[/dim]")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from holdfast.harness.battery import Findings
 from holdfast.harness.gate import Judgement, cannot_tell, failed, passed
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
 from holdfast.sandbox.probes import REST
 from holdfast.sandbox.profile import BUILT_IN, Profile
 from holdfast.sandbox.verdict import ActVerdict, ProbeVerdict
@@ -25,7 +25,7 @@ _TERMINAL = (
 )
 _DEVICE = "no filter can read the path /dev/userfaultfd; bwrap's /dev does not have it"
 
-LEFT_OPEN: Mapping[Isolation, Mapping[str, str]] = {
+LEFT_OPEN: Mapping[AnyIsolation, Mapping[str, str]] = {
     Isolation.NONE: {},
     Isolation.SECCOMP: {"tty.sctty": _TERMINAL, "uffd.device": _DEVICE},
     Isolation.BWRAP: {"tty.sctty": _TERMINAL},
@@ -40,7 +40,7 @@ def judge_catalogue(findings: Findings, profile: Profile | None) -> Mapping[str,
         return {}
     if findings.treatment.problem:
         return {GATE: cannot_tell(findings.treatment.problem)}
-    listed = LEFT_OPEN[findings.isolation] if profile and is_ours(profile) else {}
+    listed = LEFT_OPEN.get(findings.isolation, {}) if profile and is_ours(profile) else {}
     wanted = ActVerdict.OPEN if findings.isolation is Isolation.NONE else ActVerdict.HELD
     acts = {act: findings.acts[act] for act in dict.fromkeys(f.probe.act for f in further)}
     absent = [a for a in acts if all(f.verdict is ProbeVerdict.ABSENT for f in further if f.probe.act == a)]

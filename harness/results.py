@@ -24,8 +24,10 @@ from holdfast.harness.other_abis import read_other_abis
 from holdfast.harness.run_id import Run
 from holdfast.harness.suite import LaneMetrics
 from holdfast.harness.toggles import suggest_toggles
+from holdfast.sandbox.foreign import Foreign
 from holdfast.sandbox.host import Host
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
+from holdfast.sandbox.launchers import foreign_facts
 from holdfast.sandbox.launchers.bwrap import render_argv
 from holdfast.sandbox.plan import Execute, Plan
 from holdfast.sandbox.profile import Profile
@@ -33,6 +35,7 @@ from holdfast.sandbox.verdict import Arm, ProbeVerdict, Proof
 
 __all__ = [
     "judge_results",
+    "launcher_facts",
     "metrics_document",
     "metrics_of_merged",
     "read_confounders",
@@ -84,7 +87,9 @@ def sandbox_document(
         "schema": "holdfast.sandbox/1",
         "run": asdict(wanted.run),
         "isolation": findings.isolation.value,
-        "profile": _profile(wanted.profile) if findings.isolation is not Isolation.NONE else None,
+        "profile": _profile(wanted.profile)
+        if isinstance(findings.isolation, Isolation) and findings.isolation is not Isolation.NONE
+        else None,
         "host": {
             "kernel": platform.release(),
             "machine": platform.machine(),
@@ -92,7 +97,7 @@ def sandbox_document(
             "seccomp_around_harness": campaign.harness_seccomp,
             "confounders": dict(confounders),
         },
-        "launcher": _launcher(findings.isolation, host, treatment.plan),
+        "launcher": launcher_facts(findings.isolation, host, treatment.plan),
         "credentials": {
             "before_sandbox": dict(treatment.credentials),
             "inside": dict(treatment.inside.get("status", {})),
@@ -113,7 +118,7 @@ def _profile(profile: Profile | None) -> dict[str, str] | None:
     return {"path": profile.path, "sha256": profile.sha256} if profile else None
 
 
-def _launcher(isolation: Isolation, host: Host, plan: Plan | None) -> dict[str, Any] | None:
+def launcher_facts(isolation: AnyIsolation, host: Host, plan: Plan | None) -> dict[str, Any] | None:
     """Who confines; its digest says which build was measured."""
     match isolation:
         case Isolation.NONE:
@@ -135,6 +140,8 @@ def _launcher(isolation: Isolation, host: Host, plan: Plan | None) -> dict[str, 
                 "sha256": _digest(Path(found.path)) if found else None,
                 "argv": render_argv(plan, disable_userns=found.disables_userns) if found and plan else [],
             }
+        case Foreign():
+            known = foreign_facts(isolation, plan)
     return known | {"plan": list(plan.words()) if plan else []}
 
 
@@ -143,7 +150,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _probe(campaign: Campaign, isolation: Isolation, finding: Finding) -> dict[str, Any]:
+def _probe(campaign: Campaign, isolation: AnyIsolation, finding: Finding) -> dict[str, Any]:
     probe = finding.probe
     attribution = campaign.attributions.get(isolation)
     denied_by = attribution.denied_by.get(probe.id) if attribution else None
@@ -165,7 +172,7 @@ def _probe(campaign: Campaign, isolation: Isolation, finding: Finding) -> dict[s
     }
 
 
-def _one_deep(campaign: Campaign, isolation: Isolation) -> dict[str, list[str]] | None:
+def _one_deep(campaign: Campaign, isolation: AnyIsolation) -> dict[str, list[str]] | None:
     """Families that some effect of which hangs on one layer alone; null until measured."""
     attribution = campaign.attributions.get(isolation)
     return None if attribution is None else {f: list(x) for f, x in attribution.one_deep.items()}

@@ -16,7 +16,6 @@ from holdfast.harness.suite import Completed
 from holdfast.sandbox.confine import confine
 from holdfast.sandbox.host import Host
 from holdfast.sandbox.instance import Instance
-from holdfast.sandbox.isolation import Isolation
 from holdfast.sandbox.plan import Command
 from holdfast.sandbox.probes.probe import Probe
 from holdfast.sandbox.profile import Profile
@@ -109,7 +108,7 @@ class InstanceStage:
             inherited=ground.environment,
             writable=(str(self._folder),),
         )
-        isolation = Isolation(self.isolation)
+        isolation = self._instance.isolation
         with contextlib.ExitStack() as stack:
             streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
             streams[0].write(stdin)

@@ -1,8 +1,8 @@
-"""The process inside: `python -I -S agent.py FD`; standard library only.
+"""The process inside: `python -I -S agent.py FD|PATH`; standard library only.
 
 It is the service's parent, so what holds for it holds for the service, and it forks one child a probe, so
 that no attempt can change the sandbox that the next one meets. It speaks JSON over the descriptor that it
-inherits, never on stdout.
+inherits, or over the socket that it is told the path of, never on stdout.
 
     {"do": "probe", "id": ..., "field": {...}, "seconds": 2}   -> {"id": ..., "ended": "errno", "errno": 1, ...}
     {"do": "alive", "family": ...}                             -> the same, for the liveness sibling
@@ -47,13 +47,39 @@ NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 Answer = dict[str, Any]
 
 
-def main(descriptor: int) -> None:
+def main(channel: str) -> None:
     """Answer until the harness closes its end."""
-    control = socket.socket(fileno=descriptor)
+    control = _open_channel(channel)
     control.set_inheritable(False)
     agent = Agent(control)
-    control.send(json.dumps({"hello": agent.status()}).encode())
+    _tell(control, {"hello": agent.status()})
     agent.run()
+
+
+def _open_channel(word: str) -> socket.socket:
+    """The conversation: an inherited descriptor by its number, or a socket by its path."""
+    if not word.isdigit():
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.connect(word)
+        return control
+    number = int(word)
+    if number > 2:
+        return _socket_at(number)
+    control = _socket_at(os.dup(number))
+    os.dup2(
+        1, number
+    )  # a launcher that passes nothing else on lent one of the three: the terminal goes back there
+    return control
+
+
+def _socket_at(descriptor: int) -> socket.socket:
+    """Its kind is named, not asked for: there are sandboxes that deny getsockopt on any socket."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=descriptor)
+
+
+def _tell(control: socket.socket, told: Answer) -> None:
+    """By write(2), since there are sandboxes that deny sendto on any socket."""
+    os.write(control.fileno(), json.dumps(told).encode())
 
 
 class Agent:
@@ -80,8 +106,7 @@ class Agent:
                     message, descriptors = _receive(self.control)
                     if not message:
                         return
-                    answer = self.obey(json.loads(message), descriptors)
-                    self.control.send(json.dumps(answer).encode())
+                    _tell(self.control, self.obey(json.loads(message), descriptors))
 
     def obey(self, wish: Mapping[str, Any], descriptors: list[int]) -> Answer:
         match wish["do"]:
@@ -140,7 +165,7 @@ class Agent:
         pid, status = os.waitpid(self.service, os.WNOHANG)
         if pid:
             self.service = 0
-            self.control.send(json.dumps({"service_ended": os.waitstatus_to_exitcode(status)}).encode())
+            _tell(self.control, {"service_ended": os.waitstatus_to_exitcode(status)})
 
 
 def _told(alive: Callable[[], None]) -> str:
@@ -229,4 +254,4 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from holdfast.sandbox.bpf.assemble import assemble
 from holdfast.sandbox.host import Host, read_host
 from holdfast.sandbox.instance import Policy
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
 from holdfast.sandbox.launchers import launcher_for
 from holdfast.sandbox.plan import Command, Plan, plan_for
 from holdfast.sandbox.profile import Profile
@@ -16,14 +16,14 @@ __all__ = ["confine", "plan_command", "policy_for"]
 STANDARD_STREAMS: Mapping[int, int] = {0: 0, 1: 1, 2: 2}
 
 
-def policy_for(isolation: Isolation, profile: Profile | None) -> Policy:
+def policy_for(isolation: AnyIsolation, profile: Profile | None) -> Policy:
     """What an isolation applies of a profile; raises `BadInputError` or `CannotConfineError` as `assemble` does."""
     if isolation is Isolation.NONE or profile is None:
         return Policy(None, None, shares_network=True)
     return Policy(assemble(profile).code, profile.path, shares_network=profile.allows_inet)
 
 
-def plan_command(isolation: Isolation, command: Command, profile: Profile | None, host: Host) -> Plan:
+def plan_command(isolation: AnyIsolation, command: Command, profile: Profile | None, host: Host) -> Plan:
     """The plan that `confine` carries out, to be printed or compared."""
     policy = policy_for(isolation, profile)
     return plan_for(
@@ -38,7 +38,7 @@ def plan_command(isolation: Isolation, command: Command, profile: Profile | None
 
 def confine(
     spawner: Spawner,
-    isolation: Isolation,
+    isolation: AnyIsolation,
     command: Command,
     *,
     profile: Profile | None,

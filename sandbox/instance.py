@@ -5,6 +5,7 @@
 What crosses the wall is one socket pair, made here, and the terminal.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -20,9 +21,10 @@ from types import TracebackType
 from typing import Any, Self, final
 
 from holdfast import clock
+from holdfast.sandbox.channel import OpenChannel, open_channel
 from holdfast.sandbox.host import Host
-from holdfast.sandbox.isolation import Isolation
-from holdfast.sandbox.launchers import launcher_for
+from holdfast.sandbox.isolation import AnyIsolation
+from holdfast.sandbox.launchers import channel_of, launcher_for
 from holdfast.sandbox.plan import Command, Execute, Plan, plan_for
 from holdfast.sandbox.refusal import CannotConfineError
 from holdfast.sandbox.spawn import Confined, Launch, Planted, Spawner, Stage
@@ -31,9 +33,7 @@ from holdfast.sandbox.terminal import Terminal
 __all__ = ["AGENT", "AgentLostError", "Instance", "Policy", "Service", "agent_command", "bring_up"]
 
 AGENT = Path(__file__).with_name("agent.py")
-CONTROL = 3
-"""The agent's descriptor for its conversation with the harness."""
-
+MAX_NOISE = 4096
 MAX_MESSAGE = 1 << 16
 HELLO_SECONDS = 10.0
 ANSWER_SLACK_SECONDS = 5.0
@@ -66,14 +66,14 @@ class Service:
 
 
 def agent_command(host: Host, *, agent: Path = AGENT) -> tuple[str, ...]:
-    """How the agent is started; the interpreter is the running one."""
+    """How the agent is started, less its channel; the interpreter is the running one."""
     del host
-    return (sys.executable, "-I", "-S", str(agent), str(CONTROL))
+    return (sys.executable, "-I", "-S", str(agent))
 
 
 def bring_up(
     spawner: Spawner,
-    isolation: Isolation,
+    isolation: AnyIsolation,
     policy: Policy,
     command: Command,
     host: Host,
@@ -88,35 +88,47 @@ def bring_up(
     leak into it on purpose: a control shows by them that a leak would be found. Raises `CannotConfineError`
     when the launcher cannot start, `AgentLostError` when the agent does not come to speak.
     """
-    compiled = plan_for(
-        isolation,
-        command,
-        host,
-        filter_code=policy.filter_code,
-        profile=policy.profile,
-        shares_network=policy.shares_network,
-    )
-    if alter is not None:
-        compiled = alter(compiled)
-    with ExitStack() as undo:
+    with ExitStack() as undo, open_channel(channel_of(isolation)) as channel:
+        compiled = plan_for(
+            isolation,
+            _across(command, channel),
+            host,
+            filter_code=policy.filter_code,
+            profile=policy.profile,
+            shares_network=policy.shares_network,
+        )
+        if alter is not None:
+            compiled = alter(compiled)
         try:
             terminal = undo.enter_context(Terminal())
         except OSError as error:
             raise CannotConfineError(f"no pty can be opened: {error.strerror}", hint="mount devpts") from None
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        handed = {0: terminal.slave, 1: terminal.slave, 2: terminal.slave, **channel.descriptors}
+        handed |= also or {}
+        confined = undo.enter_context(spawner.launch(_staged(isolation, compiled, handed, stage)))
+        ours = channel.answer(confined.has_ended)
+        if ours is None:
+            raise AgentLostError(f"the agent never came: {_words(terminal)}")
         undo.callback(ours.close)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        with theirs:
-            handed = {0: terminal.slave, 1: terminal.slave, 2: terminal.slave, CONTROL: theirs.fileno()}
-            handed |= also or {}
-            confined = undo.enter_context(spawner.launch(_staged(isolation, compiled, handed, stage)))
-        instance = Instance(isolation, compiled, confined, ours, terminal)
+        instance = Instance(isolation, compiled, confined, ours, terminal, noisy=channel.noisy)
         instance.greet()
         undo.pop_all()
         return instance
 
 
-def _staged(isolation: Isolation, plan: Plan, handed: Mapping[int, int], stage: Stage) -> Launch:
+def _across(command: Command, channel: OpenChannel) -> Command:
+    """The command with its end of the conversation."""
+    return replace(
+        command, argv=(*command.argv, channel.word), writable=(*command.writable, *channel.folders)
+    )
+
+
+def _words(terminal: Terminal) -> str:
+    """What was said on the terminal last, in one line."""
+    return " ".join(terminal.drain().split())[-300:] or "it said nothing"
+
+
+def _staged(isolation: AnyIsolation, plan: Plan, handed: Mapping[int, int], stage: Stage) -> Launch:
     """Take the terminal before the sandbox is applied, on the stage that both arms share."""
     launch = launcher_for(isolation).lower(plan, handed)
     return replace(launch, stage=stage, steps=(("session",), ("terminal", 0), *launch.steps))
@@ -127,7 +139,14 @@ class Instance:
     """A running sandbox and the conversation with its agent."""
 
     def __init__(
-        self, isolation: Isolation, plan: Plan, confined: Confined, control: socket.socket, terminal: Terminal
+        self,
+        isolation: AnyIsolation,
+        plan: Plan,
+        confined: Confined,
+        control: socket.socket,
+        terminal: Terminal,
+        *,
+        noisy: bool = False,
     ) -> None:
         self.isolation, self.plan, self.terminal = isolation, plan, terminal
         self.agent_pid = 0
@@ -135,7 +154,8 @@ class Instance:
         self.inside: Mapping[str, Any] = {}
         """What the agent read of itself at its start."""
         self.service_ended: int | None = None
-        self._confined, self._control = confined, control
+        self._confined, self._control, self._noisy = confined, control, noisy
+        self._noise = ""
 
     @property
     def planted(self) -> Planted:
@@ -233,6 +253,17 @@ class Instance:
         return True
 
     def _hear(self, deadline: float) -> Mapping[str, Any]:
+        """One message, a JSON object; a launcher's own words before it are kept for the agent's last ones."""
+        while True:
+            message = self._hear_message(deadline)
+            with contextlib.suppress(ValueError):
+                if isinstance(told := json.loads(message), dict):
+                    return told
+            if not self._noisy:
+                raise AgentLostError("the agent does not speak in JSON objects")
+            self._noise = (self._noise + message.decode(errors="replace"))[-MAX_NOISE:]
+
+    def _hear_message(self, deadline: float) -> bytes:
         self._control.settimeout(max(0.001, deadline - clock.monotonic()))
         try:
             message, ancillary, _, _ = self._control.recvmsg(MAX_MESSAGE, socket.CMSG_SPACE(CREDENTIALS.size))
@@ -243,16 +274,10 @@ class Instance:
         for level, kind, data in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
                 self.agent_pid = CREDENTIALS.unpack(data)[0]
-        try:
-            told = json.loads(message)
-        except ValueError:
-            raise AgentLostError("the agent does not speak JSON") from None
-        if not isinstance(told, dict):
-            raise AgentLostError("the agent does not speak in objects")
-        return told
+        return message
 
     def _last_words(self, reason: str) -> str:
-        said = " ".join(self.terminal.drain().split())[-300:]
+        said = " ".join((self._noise + " " + self.terminal.drain()).split())[-300:]
         return f"the agent is lost ({reason})" + (f"; it said: {said}" if said else "")
 
 

@@ -7,9 +7,10 @@ isolations := isolation ("," isolation)*
 from enum import Enum
 from typing import final
 
+from holdfast.sandbox.foreign import Foreign
 from holdfast.sandbox.refusal import BadInputError
 
-__all__ = ["Isolation", "parse_isolation", "parse_isolations"]
+__all__ = ["AnyIsolation", "Isolation", "parse_isolation", "parse_isolations"]
 
 
 @final
@@ -22,6 +23,10 @@ class Isolation(Enum):
     """no_new_privs, an empty bounding set, a Landlock domain where there is one, and the filter."""
     BWRAP = "bwrap"
     """bubblewrap: new namespaces, a root put together from what is needed, no capabilities, the filter."""
+
+
+AnyIsolation = Isolation | Foreign
+"""Ours, or a launcher that is not; both have a `value` by which files and columns are named."""
 
 
 def parse_isolation(text: str) -> Isolation:

@@ -184,6 +184,13 @@ def make_mounts_private() -> None:
     _mount(b"none", b"/", b"", MS_REC | MS_PRIVATE)
 
 
+def mount_unified_cgroup() -> None:
+    """A version 2 hierarchy at /sys/fs/cgroup, for this process and its children alone."""
+    unshare(CLONE_NEWNS)
+    make_mounts_private()
+    _mount(b"cgroup2", b"/sys/fs/cgroup", b"cgroup2", 0)
+
+
 def mount_tmpfs(path: str) -> None:
     """An empty file system over `path`."""
     _mount(b"tmpfs", os.fsencode(path), b"tmpfs", 0)

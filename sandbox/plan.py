@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never, final
 
+from holdfast.sandbox.foreign import Foreign
 from holdfast.sandbox.host import Host
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
 
 __all__ = [
     "Bind",
@@ -31,6 +32,7 @@ __all__ = [
     "Op",
     "Plan",
     "Processes",
+    "Through",
     "Tmpfs",
     "Unshare",
     "describe",
@@ -163,6 +165,20 @@ class Filter:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Through:
+    """Hand over to a launcher that is not ours; what it applies beyond this plan is its own default."""
+
+    launcher: str
+    prefix: tuple[str, ...] = ()
+    """The user's own command line; empty for a launcher known by name."""
+    passed: tuple[str, ...] = ()
+    """Names of variables that must be set inside, with the values that the launcher's own environment has."""
+    loosened: tuple[str, ...] = ()
+    """Its switches that are turned off: an ablation."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Chdir:
     """The working directory."""
 
@@ -194,6 +210,7 @@ Op = (
     | DropBoundingSet
     | LandlockDomain
     | Filter
+    | Through
     | Chdir
     | Execute
 )
@@ -204,7 +221,7 @@ Op = (
 class Plan:
     """Operations in the order in which they are carried out."""
 
-    isolation: Isolation
+    isolation: AnyIsolation
     ops: tuple[Op, ...]
 
     def without(self, *kinds: type[Op]) -> "Plan":
@@ -235,7 +252,7 @@ EMPTY_FOLDERS = ("/run", "/var", "/tmp", "/home", "/root")  # noqa: S108 - cover
 
 
 def plan_for(
-    isolation: Isolation,
+    isolation: AnyIsolation,
     command: Command,
     host: Host,
     *,
@@ -251,6 +268,8 @@ def plan_for(
             ops = tuple(_seccomp_ops(command, host, filter_code, profile))
         case Isolation.BWRAP:
             ops = tuple(_bwrap_ops(command, host, filter_code, profile, shares_network=shares_network))
+        case Foreign():
+            ops = tuple(_foreign_ops(isolation, command, host))
         case _:
             assert_never(isolation)
     return Plan(isolation, ops)
@@ -288,6 +307,18 @@ def _bwrap_ops(
         yield Filter(profile or "", filter_code)
     named = {name: command.inherited[name] for name in PASSED_BY_NAME if name in command.inherited}
     yield _execute(command, {"PATH": INSIDE_PATH, "HOME": host.home, **named})
+
+
+def _foreign_ops(isolation: Foreign, command: Command, host: Host) -> Iterator[Op]:
+    """What a container's root must have; a launcher that shows the host's root needs no bind of it."""
+    yield Through(isolation.value, isolation.prefix, tuple(sorted(command.environment)))
+    yield from (Bind(path) for path in host.root_folders)
+    yield from (Link(path, target) for path, target in host.root_links)
+    needed = (*host.interpreter, host.project, *command.readable)
+    yield from (Bind(path) for path in dict.fromkeys(needed) if not _is_in_system(path, host))
+    yield from (Bind(path, writable=True) for path in dict.fromkeys(command.writable))
+    yield Chdir(command.cwd)
+    yield _execute(command, command.inherited)
 
 
 SCOPE_ABI = 6
@@ -332,6 +363,9 @@ def describe(op: Op) -> str:
             text = f"empty {path}"
         case LandlockDomain(abi):
             text = f"enter a landlock domain (abi {abi})"
+        case Through(launcher, prefix, _, loosened):
+            text = f"hand over to {' '.join(prefix) or launcher}"
+            text += f" with {', '.join(loosened)} off" if loosened else ""
         case Filter(profile, code):
             text = f"load the filter of {profile} ({len(code) // 8} instructions)"
         case Chdir(path):

@@ -66,6 +66,9 @@ class Launch:
     stage: Stage | None = None
     status_target: int | None = None
     """The number at which a launcher like bwrap writes what it knows of its child, as JSON lines."""
+    clean_up: tuple[tuple[str, ...], ...] = ()
+    """Command lines that the supervisor runs once the command has ended, however that came about: what a
+    launcher leaves behind outside of its own process tree (a container of an engine, a folder)."""
 
     def wire(self) -> bytes:
         """The request's text; the descriptors travel in the order of `targets`."""
@@ -74,6 +77,7 @@ class Launch:
             "descriptors": {str(target): i for i, target in enumerate(self.targets)},
             "stage": self.stage.wire() if self.stage else None,
             "status_target": self.status_target,
+            "clean_up": self.clean_up,
         }
         return json.dumps(request).encode()
 
@@ -151,6 +155,14 @@ class Confined:
                 case _:
                     raise CannotConfineError(f"the supervisor is gone ({event.get('event', 'end of file')})")
         return _exit_status(self._ended[0])
+
+    def has_ended(self) -> bool:
+        """Whether the command has ended, without waiting."""
+        try:
+            self.wait(0.001)
+        except TimeoutError:
+            return False
+        return True
 
     @property
     def launcher_status(self) -> str:

@@ -272,6 +272,8 @@ class Supervisor:
         del self.sandboxes[sandbox.pid]
         while sandbox.notes >= 0:  # the pipe's other end is closed, so this comes to its end
             self.hear(sandbox)
+        for command in sandbox.request["clean_up"]:
+            _clean_up(command)
         self.end_leftovers()
         if sandbox.status >= 0:
             with os.fdopen(sandbox.status, "rb") as file:
@@ -508,8 +510,31 @@ STEPS: dict[str, Callable[..., None]] = {
     "bounding_set": kernel.drop_bounding_set,
     "landlock": kernel.restrict_by_landlock,
     "filter": lambda code: kernel.load_filter(base64.b64decode(code)),
+    "unified_cgroup": kernel.mount_unified_cgroup,
     "execute": _execute,
 }
+
+CLEAN_UP_SECONDS = 20
+"""SIGALRM ends a clean-up that hangs; the alarm survives the exec."""
+
+
+def _clean_up(argv: list[str]) -> None:
+    """Run one command silently to its end; what it says is of no use to anyone any more."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in RESET:
+                signal.signal(number, signal.SIG_DFL)
+            silence = os.open(os.devnull, os.O_RDWR)
+            for target in range(3):
+                os.dup2(silence, target, inheritable=True)
+            signal.alarm(CLEAN_UP_SECONDS)
+            os.execvp(argv[0], argv)
+        finally:
+            os._exit(127)
+    _quietly(partial(os.waitpid, pid, 0))
+
 
 SKIPPABLE = {"bounding_set"}
 """An ordinary user may not empty the bounding set, and has none of it either: skipped, and said so."""

@@ -13,8 +13,9 @@ from holdfast.harness.gate import Judgement
 from holdfast.harness.report import Page, render_markdown
 from holdfast.harness.run_id import begin_run
 from holdfast.harness.suite import Suite
-from holdfast.sandbox import Isolation, Plan, Profile, load_profile, parse_profile
+from holdfast.sandbox import Plan, Profile, load_profile, parse_profile
 from holdfast.sandbox.instance import AGENT
+from holdfast.sandbox.isolation import AnyIsolation
 from holdfast.sandbox.probes import Probe, all_probes
 
 PROXY = Path(__file__).parent / "subjects" / "proxy.py"
@@ -27,7 +28,7 @@ class Listener:
     stagings: list[Staging] = field(default_factory=list)
     pages: list[Page] = field(default_factory=list)
 
-    def stage_started(self, isolation: Isolation) -> None:
+    def stage_started(self, isolation: AnyIsolation) -> None:
         del isolation
 
     def stage_finished(self, staging: Staging) -> None:
@@ -42,13 +43,13 @@ class Listener:
 
 def run(
     results: Path,
-    *isolations: Isolation,
+    *isolations: AnyIsolation,
     profile: Profile | None = None,
     suites: tuple[Suite[Any], ...] = (),
     proxy: tuple[str, ...] | None = None,
     probes: tuple[Probe, ...] | None = None,
     agent: Path = AGENT,
-    alter: Mapping[Isolation, Callable[[Plan], Plan]] | None = None,
+    alter: Mapping[AnyIsolation, Callable[[Plan], Plan]] | None = None,
 ) -> Concluded:
     """A whole campaign, its files under `results`."""
     wanted = Wanted(

@@ -33,6 +33,11 @@ command:haproxy=haproxy
 command:firejail=firejail
 command:podman=podman
 command:crun=crun
+command:systemd-nspawn=systemd-container
+command:dockerd=docker.io
+command:socat=socat
+command:rg=ripgrep
+command:npm=npm
 command:redis-server=redis-server
 command:node=nodejs
 file:/usr/lib/postgresql=postgresql
@@ -88,6 +93,9 @@ if [ -n "$missing" ]; then
         refuse "apt-get could not install:$missing"
 fi
 
+# sandboxes from npm, beside the interpreter so that nothing lands outside of .venv
+peers_npm='@anthropic-ai/sandbox-runtime@0.0.83 @openai/codex@0.169.0'
+
 # -- the environment --------------------------------------------------------------------------------
 # The digest covers this script, the locks and the interpreter: a change of any builds the rest anew.
 locks='requirements/dev.txt'
@@ -109,5 +117,11 @@ for lock in $locks; do
 done
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . ||
     refuse 'pip could not install the package itself'
+if [ "$group" = peers ]; then
+    echo "set-up: installing $peers_npm"
+    # shellcheck disable=SC2086
+    npm install --prefix .venv/peers --no-save --no-audit --no-fund --silent $peers_npm >/dev/null 2>&1 ||
+        refuse "npm could not install $peers_npm; is a package registry reachable?"
+fi
 printf '%s' "$digest" >"$stamp"
 echo 'set-up: done'

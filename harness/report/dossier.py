@@ -8,7 +8,7 @@ from holdfast.harness.battery import Finding, Findings
 from holdfast.harness.campaign import Campaign, findings_of
 from holdfast.harness.gate import Judgement
 from holdfast.harness.report.page import FAMILY_WORDS, Page
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
 from holdfast.sandbox.verdict import Arm
 
 __all__ = ["CellEvidence", "Dossier", "GateEvidence", "ProbeRow", "dossier_of"]
@@ -107,7 +107,7 @@ class Dossier:
 def dossier_of(
     campaign: Campaign,
     page: Page,
-    verdicts: Mapping[Isolation, Mapping[str, Judgement]],
+    verdicts: Mapping[AnyIsolation, Mapping[str, Judgement]],
     overall: Mapping[str, Judgement],
 ) -> Dossier:
     """Gather the evidence of a campaign."""
@@ -150,7 +150,7 @@ def _arm(arm: Arm) -> str:
 
 
 def _gate(
-    name: str, overall: Judgement, verdicts: Mapping[Isolation, Mapping[str, Judgement]]
+    name: str, overall: Judgement, verdicts: Mapping[AnyIsolation, Mapping[str, Judgement]]
 ) -> GateEvidence:
     told = tuple(
         (isolation.value, own[name].outcome.value.replace("_", " "), own[name].reasons)

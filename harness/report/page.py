@@ -10,7 +10,7 @@ from holdfast.harness.campaign import Campaign, exit_code, findings_of
 from holdfast.harness.gate import Judgement, Outcome
 from holdfast.harness.run_id import Run
 from holdfast.harness.toggles import Toggle, suggest_toggles
-from holdfast.sandbox.isolation import Isolation
+from holdfast.sandbox.isolation import AnyIsolation, Isolation
 from holdfast.sandbox.probes import FIVE
 from holdfast.sandbox.verdict import ActVerdict, ProbeVerdict
 
@@ -102,7 +102,7 @@ class Page:
 
 def page_of(
     campaign: Campaign,
-    verdicts: Mapping[Isolation, Mapping[str, Judgement]],
+    verdicts: Mapping[AnyIsolation, Mapping[str, Judgement]],
     *,
     overall: Mapping[str, Judgement],
     confounders: Mapping[str, Any],
@@ -136,7 +136,7 @@ def page_of(
 
 
 def _gate_row(
-    name: str, overall: Judgement, verdicts: Mapping[Isolation, Mapping[str, Judgement]]
+    name: str, overall: Judgement, verdicts: Mapping[AnyIsolation, Mapping[str, Judgement]]
 ) -> GateRow:
     told = [
         gates[name].outcome.value.replace("_", " ") if name in gates else "" for gates in verdicts.values()
@@ -175,7 +175,7 @@ def _stands_open(findings: Findings, act: str) -> bool:
     return findings.acts[act] is not ActVerdict.HELD and own != {ProbeVerdict.ABSENT}
 
 
-def _defence_lines(campaign: Campaign, isolation: Isolation) -> list[str]:
+def _defence_lines(campaign: Campaign, isolation: AnyIsolation) -> list[str]:
     """Families that one layer alone keeps closed, and those that several keep."""
     attribution = campaign.attributions.get(isolation)
     if attribution is None:
@@ -212,7 +212,7 @@ def _warnings(campaign: Campaign) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _matrix(found: Mapping[Isolation, Findings]) -> tuple[MatrixRow, ...]:
+def _matrix(found: Mapping[AnyIsolation, Findings]) -> tuple[MatrixRow, ...]:
     families = dict.fromkeys(family for findings in found.values() for family in findings.families)
     return tuple(
         MatrixRow(family, FAMILY_WORDS.get(family, family), tuple(_cell(f, family) for f in found.values()))
@@ -247,7 +247,7 @@ def _doubt_lines(findings: Findings) -> list[str]:
     return lines
 
 
-def _doubt_line(isolation: Isolation, finding: Finding) -> str:
+def _doubt_line(isolation: AnyIsolation, finding: Finding) -> str:
     arms = " / ".join(
         " ".join(filter(None, (arm.outcome.value, arm.errno, f"signal {arm.signal}" if arm.signal else None)))
         for arm in (finding.control, finding.treatment)
