@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from holdfast.clock import DeadlineExceededError
+from holdfast.harness.bait import missing_baits
 from holdfast.harness.run_id import Canaries
 from holdfast.harness.sweep import owned_prefix
 from holdfast.sandbox.foreign import Foreign
@@ -20,7 +22,7 @@ from holdfast.sandbox.host import Host
 from holdfast.sandbox.instance import AgentLostError, Instance
 from holdfast.sandbox.isolation import AnyIsolation, Isolation
 from holdfast.sandbox.kernel_calls import read_status
-from holdfast.sandbox.plan import LandlockDomain, Plan
+from holdfast.sandbox.plan import Plan
 from holdfast.sandbox.probes.probe import FIVE, Level, Probe
 from holdfast.sandbox.probes.reachable import ENVIRONMENT_NAME
 from holdfast.sandbox.probes.tiocsti import TYPED
@@ -139,9 +141,13 @@ def run_arm(
             alive[family] = None if told.get("ended") == "reached" else str(told)
         for probe in probes:
             arms[probe.id] = _attempt(instance, probe, canaries, field)
-    except AgentLostError as error:
+    except (AgentLostError, DeadlineExceededError) as error:
         problem = str(error)
     planted = instance.planted
+    gone = missing_baits(planted, canaries, home_file)
+    for probe in probes:
+        if (why := gone.get(probe.act)) and probe.id in arms:
+            arms[probe.id] = Arm(ArmOutcome.NOT_RUN, evidence=f"{why}, so nothing could be found")
     return ArmRun(
         isolation=instance.isolation,
         plan=instance.plan,
@@ -198,13 +204,22 @@ def _attempt(instance: Instance, probe: Probe, canaries: Canaries, field: Mappin
     if probe.planted == TYPED:
         return _attempt_typing(instance, probe, field)
     secret = None if probe.planted is None else getattr(canaries, probe.planted)
-    return classify(probe, instance.probe(probe.id, field, PROBE_SECONDS), secret)
+    return classify(probe, _of_this(probe, instance.probe(probe.id, field, PROBE_SECONDS)), secret)
+
+
+def _of_this(probe: Probe, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The answer, if it says that it is one to this very probe."""
+    return (
+        answer
+        if answer.get("id") == probe.id
+        else {"ended": "broken", "evidence": "an answer to something else"}
+    )
 
 
 def _attempt_typing(instance: Instance, probe: Probe, field: Mapping[str, Any]) -> Arm:
     """The judge is the terminal outside, whatever the attempt says of itself."""
     letter = secrets.choice(string.ascii_letters)
-    answer = dict(instance.probe(probe.id, {**field, TYPED: letter}, PROBE_SECONDS))
+    answer = dict(_of_this(probe, instance.probe(probe.id, {**field, TYPED: letter}, PROBE_SECONDS)))
     if instance.terminal.typed(letter.encode()):
         answer |= {"ended": "reached", "evidence": TYPED}
     elif answer.get("ended") == "reached":
@@ -212,14 +227,16 @@ def _attempt_typing(instance: Instance, probe: Probe, field: Mapping[str, Any]) 
     return classify(probe, answer, TYPED)
 
 
-def claimed_families(isolation: AnyIsolation, plan: Plan | None) -> tuple[str, ...]:
-    """The families that gate: the five wherever something confines, the others where the plan closes them."""
+def claimed_families(isolation: AnyIsolation, host: Host) -> tuple[str, ...]:
+    """The families that gate: the five wherever something confines, the others where this host can close them.
+
+    By the host and never by the plan that was carried out: a defence that got lost must not take its claim along.
+    """
     match isolation:
         case Isolation.NONE:
             return ()
         case Isolation.SECCOMP:
-            landlocked = plan is not None and plan.has(LandlockDomain)
-            return (*FIVE, "procmem") if landlocked else FIVE
+            return (*FIVE, "procmem") if host.landlock else FIVE
         case Isolation.BWRAP:
             return (*FIVE, "procmem", "reachable")
         case Foreign():

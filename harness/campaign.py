@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, final
 
+from holdfast.harness.as_planned import judge_as_planned, look
 from holdfast.harness.attribute import Attribution, attribute, run_ablations
 from holdfast.harness.battery import (
     ArmRun,
@@ -42,10 +43,10 @@ from holdfast.sandbox.host import Host
 from holdfast.sandbox.instance import AGENT, AgentLostError, bring_up, scratch_command
 from holdfast.sandbox.isolation import AnyIsolation, Isolation
 from holdfast.sandbox.plan import Filter, Plan
-from holdfast.sandbox.probes import FIVE
+from holdfast.sandbox.probes import FIVE, all_probes
 from holdfast.sandbox.probes.probe import Probe
 from holdfast.sandbox.profile import Profile
-from holdfast.sandbox.refusal import CannotConfineError
+from holdfast.sandbox.refusal import BadInputError, CannotConfineError
 from holdfast.sandbox.spawn import Spawner
 from holdfast.sandbox.verdict import ActVerdict, ProbeVerdict, Proof
 
@@ -120,8 +121,24 @@ class Campaign:
     """By act; empty where none was asked for, or there is no filter."""
 
 
+RESERVED = frozenset({"denials", "identity", "results", "as_planned", "catalogue"})
+"""Gates of the harness itself; a suite's gate of such a name would stand in front of it."""
+
+
+def _refuse_ambiguous_gates(suites: Sequence[Suite[Any]]) -> None:
+    """Each gate's name says one thing; raises `BadInputError` naming the one that would say two."""
+    names = [gate.name for suite in suites for gate in suite.gates]
+    for name in names:
+        if name in RESERVED or names.count(name) > 1:
+            owners = ", ".join(suite.name for suite in suites if any(g.name == name for g in suite.gates))
+            raise BadInputError(
+                f"the gate `{name}` of {owners} is reserved or stands twice", hint="rename it"
+            )
+
+
 def run_campaign(wanted: Wanted, host: Host, reporter: Reporter) -> Campaign:
     """Bring each isolation up, attack it, drive the suites, take it down."""
+    _refuse_ambiguous_gates(wanted.suites)
     canaries = Canaries.fresh()
     planting = stage_for(host, canaries)
     order = dict.fromkeys((Isolation.NONE, *wanted.isolations))
@@ -230,10 +247,16 @@ def _run_staging(wanted: Wanted, ground: Ground, isolation: AnyIsolation) -> Sta
                 )
             )
             plan = instance.plan
+            if isinstance(isolation, Isolation) and isolation is not Isolation.NONE:
+                neighbour = instance.planted.neighbour
+                seen = look(instance.agent_pid, neighbour.pid if neighbour else None)
+                judgements["as_planned"] = judge_as_planned(seen, instance.intended, instance.skipped)
             stage = InstanceStage(ground, instance, folder)
             for suite in suites:
                 evidence = suite.gather(stage)
-                judgements |= judge_all(suite.gates, evidence)
+                judgements |= judge_all(suite.gates, evidence) or {
+                    suite.name: cannot_tell("the suite has no gate")
+                }
                 lanes |= suite.lanes(evidence)
                 details |= {suite.name: suite.details(evidence)} if suite.details(evidence) else {}
                 logs |= suite.logs(evidence)
@@ -250,7 +273,9 @@ def _run_staging(wanted: Wanted, ground: Ground, isolation: AnyIsolation) -> Sta
     sight = stage.sight if stage else None
     for gate in (gate.name for suite in suites for gate in suite.gates):
         judgements.setdefault(gate, cannot_tell(problem or "the suite was not driven"))
-    if any(suite.serves for suite in suites) or wanted.service is not None:
+    if isolation is not Isolation.NONE and isinstance(isolation, Isolation):
+        judgements.setdefault("as_planned", cannot_tell(problem or "the agent was not looked at"))
+    if any(suite.serves for suite in suites) or wanted.service is not None or sight is not None:
         judgements["identity"] = (
             judge_identity(sight) if sight else cannot_tell(problem or "the service was not looked at")
         )
@@ -274,18 +299,22 @@ def findings_of(campaign: Campaign, staging: Staging) -> Findings:
         staging.arm,
         campaign.wanted.probes,
         harness_seccomp=campaign.harness_seccomp,
-        claimed=claimed_families(staging.isolation, staging.arm.plan),
+        claimed=claimed_families(staging.isolation, campaign.host),
         proofs=campaign.proofs.get(staging.isolation, {}),
     )
 
 
 def judge_denials(findings: Findings) -> Judgement:
     """The gate over one isolation's families; nothing that was not probed is held."""
-    names = {finding.probe.family for finding in findings.probes}
+    seen = {(f.probe.family, f.probe.act, f.probe.level) for f in findings.probes}
+    names = {family for family, _, _ in seen}
     if findings.treatment.problem:
         return cannot_tell(findings.treatment.problem)
     if missing := [family for family in FIVE if family not in names]:
         return cannot_tell(f"no probe was run for {', '.join(missing)}")
+    required = {(p.family, p.act, p.level) for p in all_probes() if p.family in FIVE}
+    if lacking := sorted(f"{act} ({level.value})" for _, act, level in required - seen):
+        return cannot_tell(f"no probe was run for {', '.join(lacking[:4])}")
     if findings.isolation is Isolation.NONE:
         return _judge_control(findings)
     return worst(_judge_family(findings, family) for family in findings.claimed)

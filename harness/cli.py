@@ -5,6 +5,7 @@ Exit codes: 0 all gates pass, 1 a gate fails, 2 cannot tell, 64 bad usage or bad
 """
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -111,12 +112,12 @@ def run(
         raise BadInputError("no command was given", hint="put it behind `--`: holdfast run -- CMD")
     chosen = parse_isolation(isolation)
     policy = load_profile(profile)
-    folders = tuple(str(folder.resolve()) for folder in writable or ())
+    folders = _existing("--writable", writable or ())
     wanted = Command(
         argv=tuple(command),
         cwd=_inside_folder(chosen, folders),
         inherited=dict(os.environ),
-        readable=tuple(str(folder.resolve()) for folder in readable or ()),
+        readable=_existing("--readable", readable or ()),
         writable=folders,
     )
     if explain:
@@ -215,12 +216,16 @@ def _service(command: list[str] | None, ready: str | None) -> ServiceSpec | None
         return None
     if not ready:
         raise BadInputError("a service needs `--ready URL`, so that it is known when it is up")
-    parts = urlsplit(ready)
-    if parts.scheme != "http" or parts.hostname not in {"127.0.0.1", "localhost"} or not parts.port:
+    try:
+        parts = urlsplit(ready)
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        scheme, host, port = "", None, None
+    if scheme != "http" or host not in {"127.0.0.1", "localhost"} or not port:
         raise BadInputError(
             f"`{ready}` is not a loopback URL with a port", hint="http://127.0.0.1:PORT/health"
         )
-    return ServiceSpec(absolute_words(command), "/", parts.port, ready_url=ready)
+    return ServiceSpec(absolute_words(command), "/", port, ready_url=ready)
 
 
 @app.command()
@@ -267,7 +272,7 @@ def _conduct(
 def load_suites(names: str) -> tuple[Suite[Any], ...]:
     """Load suites by entry point; raises `BadInputError` naming those that there are."""
     found = {point.name: point for point in entry_points(group="holdfast.suites")}
-    chosen = [name.strip() for name in names.split(",")]
+    chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
     if unknown := [name for name in chosen if name not in found]:
         raise BadInputError(
             f"unknown suite `{unknown[0]}`", hint=f"one of {', '.join(sorted(found)) or 'none'}"
@@ -304,15 +309,28 @@ def _campaign(
         suites=suites,
         service=service,
         proxy_command=proxy,
-        readable=(*folders_of(words, read_host()), *(str(path.resolve()) for path in readable)),
+        readable=(*folders_of(words, read_host()), *_existing("--readable", readable)),
     )
     sweep()
+    if results.exists() and not results.is_dir():
+        raise BadInputError(f"`--results {results}` is not a folder")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
+        raise BadInputError(
+            f"`--name {name}` is no part of a file's name", hint="letters, digits, `_`, `.`, `-`"
+        )
     with hold(results, told=_say_failed), engine_for(isolations):
         concluded = conclude(
             wanted, teller or Narrator(quiet=quiet), results=results, name=name, command=_again()
         )
     append_step_summary(step_summary(f"Holdfast: {name}", {"all isolations": concluded.overall}))
     return concluded
+
+
+def _existing(option: str, paths: Sequence[Path]) -> tuple[str, ...]:
+    """Whole paths; raises `BadInputError` for one that is not there."""
+    if missing := [path for path in paths if not path.exists()]:
+        raise BadInputError(f"`{option} {missing[0]}` is not there")
+    return tuple(str(path.resolve()) for path in paths)
 
 
 def _again() -> str:

@@ -25,7 +25,7 @@ from holdfast.sandbox.plan import (
 )
 from holdfast.sandbox.refusal import BadInputError
 
-__all__ = ["Observed", "Sight", "judge_identity", "listening_owners", "observe", "see"]
+__all__ = ["Observed", "Sight", "judge_identity", "listening_owners", "observe", "see", "unplanned"]
 
 COMPARED = ("NoNewPrivs", "CapEff", "CapBnd", "Seccomp", "Seccomp_filters")
 NAMESPACES = {
@@ -151,7 +151,7 @@ def judge_identity(sight: Sight) -> Judgement:
         return cannot_tell("the agent could not be looked at from outside")
     if not sight.owners:
         return cannot_tell("no process owns the service's listening socket")
-    wrong = [*_disagreements(sight), *_unplanned(sight), *_other_filters(sight)]
+    wrong = [*_disagreements(sight), *unplanned(sight), *_other_filters(sight)]
     if wrong:
         return failed(*wrong)
     threads = sum(len(owner.threads) for owner in sight.owners)
@@ -194,7 +194,7 @@ def _disagreements(sight: Sight) -> Iterator[str]:
                     )
 
 
-def _unplanned(sight: Sight) -> Iterator[str]:
+def unplanned(sight: Sight) -> Iterator[str]:
     """What the plan promised and the kernel does not show."""
     assert sight.agent is not None
     assert sight.plan is not None

@@ -97,6 +97,7 @@ def bring_up(
             profile=policy.profile,
             shares_network=policy.shares_network,
         )
+        intended = compiled
         if alter is not None:
             compiled = alter(compiled)
         try:
@@ -111,6 +112,7 @@ def bring_up(
             raise AgentLostError(f"the agent never came: {_words(terminal)}")
         undo.callback(ours.close)
         instance = Instance(isolation, compiled, confined, ours, terminal, noisy=channel.noisy)
+        instance.intended = intended
         instance.greet()
         undo.pop_all()
         return instance
@@ -149,6 +151,8 @@ class Instance:
         noisy: bool = False,
     ) -> None:
         self.isolation, self.plan, self.terminal = isolation, plan, terminal
+        self.intended = plan
+        """The plan as it was compiled, before anything altered it."""
         self.agent_pid = 0
         """As the host numbers it, by the kernel's own word (SCM_CREDENTIALS)."""
         self.inside: Mapping[str, Any] = {}

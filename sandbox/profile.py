@@ -140,6 +140,8 @@ def load_profile(name: str) -> Profile:
     if "/" not in name and not path.exists() and (BUILT_IN / f"{name}.json").is_file():
         path, name = BUILT_IN / f"{name}.json", f"profiles/{name}.json"
     try:
+        if path.exists() and not path.is_file():  # a named pipe would wait for a writer for ever
+            raise IsADirectoryError(errno.EISDIR, "not a file")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:

@@ -24,6 +24,8 @@ class Terminal:
         settings = termios.tcgetattr(self.slave)
         settings[3] |= termios.ECHO  # so that what is typed into it comes out at the master
         termios.tcsetattr(self.slave, termios.TCSANOW, settings)
+        # A description of our own: what a sandbox does to the one that it is handed must not block us.
+        self._ours = os.open(os.ttyname(self.slave), os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         self._marks = 0
 
     def typed(self, byte: bytes) -> bool:
@@ -34,8 +36,8 @@ class Terminal:
         """
         self._marks += 1
         mark = b"\x1e%d\x1e" % self._marks
-        os.write(self.slave, mark)
-        text = self._read_to(mark)
+        deadline = clock.monotonic() + READ_SECONDS
+        text = self._drain_until_written(mark, deadline) + self._read_to(mark, deadline)
         termios.tcflush(self.slave, termios.TCIFLUSH)
         return byte in text
 
@@ -49,14 +51,26 @@ class Terminal:
         finally:
             os.set_blocking(self.master, True)
 
-    def _read_to(self, mark: bytes) -> bytes:
-        deadline, text = clock.monotonic() + READ_SECONDS, b""
+    def _drain_until_written(self, mark: bytes, deadline: float) -> bytes:
+        """Write the mark; a terminal that somebody has filled is read empty first, for as long as there is time."""
+        text = b""
+        while True:
+            try:
+                os.write(self._ours, mark)
+            except BlockingIOError:
+                text += clock.read_before(self.master, 1 << 16, deadline, what="room in the pty")
+            else:
+                return text
+
+    def _read_to(self, mark: bytes, deadline: float) -> bytes:
+        text = b""
         while mark not in text:
             text += clock.read_before(self.master, 1 << 16, deadline, what="the pty's own mark")
         return text.partition(mark)[0]
 
     def close(self) -> None:
         """Hang up."""
+        os.close(self._ours)
         os.close(self.slave)
         os.close(self.master)
 

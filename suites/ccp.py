@@ -24,6 +24,7 @@ from holdfast.harness.leak import Found, decoys, search
 from holdfast.harness.service import ServiceSpec, free_port
 from holdfast.harness.suite import LaneMetrics, Stage, Suite
 from holdfast.harness.witness import Capture, Ledger, Witness
+from holdfast.sandbox.instance import AgentLostError
 from holdfast.suites.ccp_traffic import (
     ANTHROPIC,
     CROWD_SIZE,
@@ -44,6 +45,10 @@ Talk = Callable[[int, Secrets, Ledger], tuple[tuple[Exchange, ...], Sent]]
 
 HTTP1 = "HOLDFAST_HTTP1"
 """Set by `--http1`: the proxy is to speak HTTP/1.1 only, which ccp does anyway."""
+
+
+MODEL_SHOWN = 80
+"""How much of a model's name a reason quotes."""
 
 
 @final
@@ -94,8 +99,11 @@ def drive_with(stage: Stage, talk: Talk) -> Evidence:
     ):
         script.urls |= {ANTHROPIC: anthropic.url, ZAI: zai.url}
         spec = proxy_spec(stage, anthropic.url, zai.url, canaries.zai_key, logs)
-        with stage.serve(spec) as proxy:
-            exchanges, sent = talk(spec.port, canaries, ledger)
+        try:
+            with stage.serve(spec) as proxy:
+                exchanges, sent = talk(spec.port, canaries, ledger)
+        except AgentLostError as error:  # it quotes the proxy's last words, and they may be a secret
+            raise AgentLostError(_without(str(error), canaries)) from None
         captures = {ANTHROPIC: anthropic.captures, ZAI: zai.captures}
         fragments = {ANTHROPIC: anthropic.fragments, ZAI: zai.fragments}
         problems = tuple(f"{w.name}: {p}" for w in (anthropic, zai) for p in w.problems)
@@ -116,6 +124,12 @@ def drive_with(stage: Stage, talk: Talk) -> Evidence:
         gathered=script.gathered,
         usage=b"".join(text for place, text in places if place == "logs/usage.jsonl"),
     )
+
+
+def _without(text: str, canaries: Secrets) -> str:
+    for name, value in canaries.named().items():
+        text = text.replace(value, f"[{name}]")
+    return text
 
 
 def places_of(folder: Path, outputs: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
@@ -398,10 +412,10 @@ def model_of(capture: Capture) -> str:
     """The top-level model of a captured request; empty when there is none."""
     try:
         document = json.loads(capture.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     model = document.get("model") if isinstance(document, dict) else None
-    return model if isinstance(model, str) else ""
+    return model[:MODEL_SHOWN].encode("utf-8", "replace").decode() if isinstance(model, str) else ""
 
 
 def _first_difference(wanted: bytes, got: bytes) -> str:

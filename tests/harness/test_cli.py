@@ -123,11 +123,11 @@ def test_a_bwrap_that_cannot_start_is_told_in_its_own_words(tmp_path: Path) -> N
     assert "apparmor_restrict_unprivileged_userns" in reasons[0]
 
 
-def test_an_unwritable_results_folder_is_our_fault_and_leaves_the_last_report(tmp_path: Path) -> None:
+def test_a_file_where_the_results_folder_should_be_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("the last good report")
     done = holdfast("deny", "--isolation", "none", "--quiet", cwd=tmp_path)
-    assert done.returncode == 70
-    assert last_line(done).startswith("holdfast: exit 70")
+    assert done.returncode == 64
+    assert last_line(done).startswith("holdfast: exit 64")
     assert (tmp_path / "results").read_text() == "the last good report"
 
 
@@ -215,3 +215,40 @@ def answers(port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+WORSE = {
+    "port-too-large": ("deny", "--ready", "http://127.0.0.1:99999/", "--", "x"),
+    "half-an-address": ("deny", "--ready", "http://[::1", "--", "x"),
+    "name-with-a-path": ("deny", "--isolation", "none", "--name", "../x"),
+    "results-is-a-file": ("deny", "--isolation", "none", "--results", "bad.json"),
+    "readable-not-there": ("deny", "--readable", "/no/such"),
+    "profile-is-a-pipe": ("run", "--profile", "pipe", "--", "/bin/true"),
+}
+
+
+@pytest.mark.parametrize("words", WORSE.values(), ids=WORSE)
+def test_odd_input_is_64_too_and_nothing_hangs(words: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("kept")
+    os.mkfifo(tmp_path / "pipe")
+    done = holdfast(*words, cwd=tmp_path)
+    assert done.returncode == 64, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "bad.json").read_text() == "kept"
+
+
+@pytest.mark.planted
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("isolation", ["seccomp", "bwrap"])
+def test_a_closed_standard_stream_never_becomes_a_way_to_the_spawner(
+    isolation: str, closed: str, tmp_path: Path
+) -> None:
+    """The number that was free would be the harness's own socket, and a command handed it could start anything."""
+    tmp_path.chmod(0o777)
+    listing = "for n in 0 1 2; do readlink /proc/self/fd/$n; done > seen; exit 3"
+    words = f"exec {HOLDFAST} run --isolation {isolation} --writable {tmp_path} -- /bin/sh -c '{listing}' {closed}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", words], cwd=tmp_path, stdin=subprocess.DEVNULL, timeout=60, check=False
+    )
+    assert done.returncode == 3
+    assert "socket" not in (tmp_path / "seen").read_text()
