@@ -65,6 +65,10 @@ class Attribution:
     """By probe: the layers without which, and with all others, the attempt succeeds."""
     one_deep: Mapping[str, tuple[str, ...]]
     """By family: the layers that some effect of it hangs on alone."""
+    unclear: Mapping[str, tuple[str, ...]]
+    """By family: layers whose removal left the answer for some effect of it open; nothing is said of its depth."""
+    deeper: tuple[str, ...]
+    """Families with an effect that was held, none of which succeeds without any one layer."""
     notes: tuple[str, ...]
     """Arms that did not come up, and the marker where it contradicts the filter's own arm."""
 
@@ -153,15 +157,29 @@ def attribute(findings: Findings, ablations: Ablations) -> Attribution:
         for probe in held
     }
     one_deep: dict[str, dict[str, None]] = {}
+    unclear: dict[str, dict[str, None]] = {}
     for probe in held:
         if probe.level is Level.EFFECT:
             one_deep.setdefault(probe.family, {}).update(dict.fromkeys(opened_by[probe.id]))
+            unclear.setdefault(probe.family, {}).update(dict.fromkeys(_unclear(probe, ablations)))
     return Attribution(
         denied_by,
         opened_by,
         {family: tuple(layers) for family, layers in one_deep.items() if layers},
+        {family: tuple(layers) for family, layers in unclear.items() if layers},
+        tuple(family for family, layers in one_deep.items() if not layers and not unclear[family]),
         (*_problems(ablations), *_contradictions(held, ablations)),
     )
+
+
+def _unclear(probe: Probe, ablations: Ablations) -> list[str]:
+    """Layers without which the attempt was neither denied nor a success."""
+    arms = {name: _arm(run, probe) for name, run in ablations.without.items()}
+    return [
+        name
+        for name, arm in arms.items()
+        if arm is None or not (arm.says_no or arm.outcome is ArmOutcome.REACHED)
+    ]
 
 
 def _sufficient(probe: Probe, ablations: Ablations) -> tuple[str, ...] | None:

@@ -37,6 +37,7 @@ from holdfast.harness.stage import Ground, InstanceStage
 from holdfast.harness.suite import LaneMetrics, Suite
 from holdfast.harness.sweep import owned_prefix
 from holdfast.sandbox.confine import policy_for
+from holdfast.sandbox.foreign import Foreign
 from holdfast.sandbox.host import Host
 from holdfast.sandbox.instance import AGENT, AgentLostError, bring_up, scratch_command
 from holdfast.sandbox.isolation import AnyIsolation, Isolation
@@ -172,7 +173,12 @@ def _attribute(campaign: Campaign, ground: Ground) -> Mapping[AnyIsolation, Attr
     """Take layers away, one arm each, from every isolation that came up and has any."""
     found: dict[AnyIsolation, Attribution] = {}
     for staging in campaign.stagings:
-        if staging.arm.plan is None or staging.isolation not in {Isolation.SECCOMP, Isolation.BWRAP}:
+        # A foreign launcher has only the switches that it offers; `matrix` tries those.
+        if (
+            staging.arm.plan is None
+            or staging.isolation is Isolation.NONE
+            or isinstance(staging.isolation, Foreign)
+        ):
             continue
         findings = findings_of(campaign, staging)
         held = [f.probe for f in findings.probes if f.verdict is ProbeVerdict.HELD]

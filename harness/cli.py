@@ -57,6 +57,7 @@ from holdfast.sandbox.probes import Probe, all_probes, catalogue
 __all__ = ["app", "load_suites", "main"]
 
 BAD_INPUT, OUR_FAULT, CANNOT_TELL = 64, 70, 2
+STDERR = 2
 INTERRUPTED = 130
 """128 + SIGINT, as a shell has it."""
 
@@ -340,8 +341,19 @@ def _refuse(error: Exception, code: int) -> int:
     return code
 
 
+def _fill_standard_streams() -> None:
+    """Put something harmless where a standard stream was closed.
+
+    INVARIANT: no descriptor of ours is ever 0, 1 or 2; those numbers are handed to what is confined.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(descriptor)
+
+
 def main() -> None:
     """The entry point: every way out has a code of ours."""
+    _fill_standard_streams()
     sys.exit(_main(sys.argv[1:]))
 
 

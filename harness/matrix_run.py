@@ -17,6 +17,7 @@ from holdfast.harness.battery import ArmRun, canary_environment, lost_arm, plant
 from holdfast.harness.matrix import Column, Status, ineffective, missing
 from holdfast.harness.results import launcher_facts
 from holdfast.harness.run_id import Canaries
+from holdfast.harness.sweep import owned_prefix
 from holdfast.sandbox.bpf.live import CannotReadError, Stack, read_live
 from holdfast.sandbox.bpf.proof import Verdict
 from holdfast.sandbox.bpf.prove import prove_acts
@@ -176,7 +177,7 @@ def _attack(
     site: _Site, isolation: AnyIsolation, off: tuple[str, ...], look: Callable[[Instance], None] | None
 ) -> ArmRun:
     """One instance, the battery through it; what does not come up is a lost arm with its reason."""
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-"))
+    folder = Path(tempfile.mkdtemp(prefix=owned_prefix()))
     private = folder / "private"
     private.mkdir()
     profile = site.survey.profile if isinstance(isolation, Isolation) else None

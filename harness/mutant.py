@@ -84,11 +84,17 @@ def _allowing(profile: Profile, name: str) -> Profile:
         for rule in profile.rules
         if (kept := tuple(n for n in rule.names if n != name))
     )
-    return replace(profile, rules=(*rules, Rule((name,), Action.ALLOW)))
+    return replace(profile, rules=(*rules, *_unless_default(profile, Rule((name,), Action.ALLOW))))
+
+
+def _unless_default(profile: Profile, rule: Rule) -> tuple[Rule, ...]:
+    """A rule with the default's own action is one that libseccomp refuses, and says nothing."""
+    return () if rule.action is profile.default_action is Action.ALLOW else (rule,)
 
 
 def _with_rule(profile: Profile, index: int, rule: Rule) -> Profile:
-    return replace(profile, rules=(*profile.rules[:index], rule, *profile.rules[index + 1 :]))
+    changed = _unless_default(profile, rule)
+    return replace(profile, rules=(*profile.rules[:index], *changed, *profile.rules[index + 1 :]))
 
 
 def _loosened(profile: Profile, index: int, rule: Rule, condition: Condition) -> Iterator[Mutant]:

@@ -29,7 +29,7 @@ from holdfast.sandbox.isolation import Isolation
 from holdfast.sandbox.plan import Plan
 from holdfast.sandbox.probes.probe import Probe
 from holdfast.sandbox.profile import Profile
-from holdfast.sandbox.refusal import CannotConfineError
+from holdfast.sandbox.refusal import BadInputError, CannotConfineError
 from holdfast.sandbox.verdict import ArmOutcome
 
 __all__ = ["Fate", "Judged", "Score", "choose", "judge_mutant", "try_mutants"]
@@ -46,6 +46,8 @@ class Fate(Enum):
     """Proven: whatever it lets pass, the profile lets pass."""
     ASIDE = "opens no forbidden act"
     """Proven for each act of the touched calls; what it opens is named, and belongs to none."""
+    REFUSED = "refused"
+    """It cannot be compiled, so it cannot be loaded."""
     SURVIVED = "survived"
 
 
@@ -116,20 +118,27 @@ def try_mutants(
     seen: dict[tuple[bytes, tuple[str, ...]], tuple[Fate, str]] = {}
     judged = []
     for mutant in mutants:
-        code = assemble(mutant.profile).code
-        key = (code, mutant.aims)
-        if key not in seen:
-            seen[key] = _try(ground, base, mutant, code, probes)
-        judged.append(Judged(mutant, *seen[key]))
+        try:
+            code = assemble(mutant.profile).code
+        except (OSError, BadInputError) as refused:
+            judged.append(Judged(mutant, Fate.REFUSED, f"libseccomp refuses it: {refused}"))
+        else:
+            key = (code, mutant.aims)
+            if key not in seen:
+                seen[key] = _try(ground, base, mutant, code, probes)
+            judged.append(Judged(mutant, *seen[key]))
         told(judged[-1])
     return Score(tuple(judged))
 
 
 def _survey(ground: Ground, profile: Profile, probes: Sequence[Probe]) -> _Base:
     code = assemble(profile).code
+    proofs = prove_acts([code])
+    if all(proof.verdict is Verdict.NOT_RUN for proof in proofs.values()):
+        raise CannotConfineError(f"no mutant can be judged: {next(iter(proofs.values())).reason}")
     open_arm = _reached(run_altered(ground, Isolation.SECCOMP, probes, lambda p: bare(p, ground.environment)))
     held = open_arm - _reached(_run(ground, code, probes))
-    return _Base(code, prove_acts([code]), frozenset(held))
+    return _Base(code, proofs, frozenset(held))
 
 
 def _run(ground: Ground, code: bytes, probes: Sequence[Probe]) -> ArmRun | str:

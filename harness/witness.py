@@ -117,6 +117,7 @@ class Witness:
         self._patience = LOCKSTEP_SECONDS
         self._captures: list[Capture] = []
         self._problems: list[str] = []
+        self._fragments: list[bytes] = []
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -134,6 +135,12 @@ class Witness:
         """All requests so far, in the order of their completion."""
         with self._lock:
             return tuple(self._captures)
+
+    @property
+    def fragments(self) -> tuple[bytes, ...]:
+        """What arrived and was no whole request: a line that is not HTTP, a request that was never finished."""
+        with self._lock:
+            return tuple(self._fragments)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -189,8 +196,11 @@ class Witness:
             with self._lock:
                 self._problems.append(f"{type(error).__name__}: {error}")
         finally:
+            left = conversation.take_raw()
             with self._lock:
                 self._connections.discard(connection)
+                if left:
+                    self._fragments.append(left)
             connection.close()
 
     def _answer(self, conversation: "_Conversation", request: h11.Request, body: bytes) -> None:
@@ -199,23 +209,28 @@ class Witness:
         marker = found.group() if found else None
         reply = self._script(method, target, body)
         arrived = clock.monotonic()
-        # Stands in the list before the last byte leaves: whoever has the answer can look it up.
-        stalled = self._send(conversation, reply, marker)
-        capture = Capture(
-            method,
-            target,
-            tuple(request.headers.raw_items()),
-            body,
-            conversation.take_raw(),
-            marker,
-            reply.status,
-            b"".join(reply.events),
-            stalled,
-            arrived,
-            reply.ending is Ending.WHOLE,
-        )
-        with self._lock:
-            self._captures.append(capture)
+        raw, stalled, whole = conversation.take_raw(), None, False
+        try:
+            stalled = self._send(conversation, reply, marker)
+            whole = reply.ending is Ending.WHOLE
+        finally:
+            # Stands in the list before the last byte leaves, so that whoever has the answer can look it up;
+            # and also when the peer hangs up before the answer: a request that arrived has arrived.
+            capture = Capture(
+                method,
+                target,
+                tuple(request.headers.raw_items()),
+                body,
+                raw,
+                marker,
+                reply.status,
+                b"".join(reply.events),
+                stalled,
+                arrived,
+                whole,
+            )
+            with self._lock:
+                self._captures.append(capture)
         match reply.ending:
             case Ending.WHOLE:
                 conversation.finish()

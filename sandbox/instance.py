@@ -103,13 +103,8 @@ def bring_up(
             terminal = undo.enter_context(Terminal())
         except OSError as error:
             raise CannotConfineError(f"no pty can be opened: {error.strerror}", hint="mount devpts") from None
-        handed = {
-            0: terminal.slave,
-            1: terminal.slave,
-            2: terminal.slave,
-            **channel.descriptors,
-            **(also or {}),
-        }
+        handed = {0: terminal.slave, 1: terminal.slave, 2: terminal.slave, **channel.descriptors}
+        handed |= also or {}
         confined = undo.enter_context(spawner.launch(_staged(isolation, compiled, handed, stage)))
         ours = channel.answer(confined.has_ended)
         if ours is None:

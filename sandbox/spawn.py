@@ -4,6 +4,7 @@ A `Confined` is the harness's end of a socket. Closing it, or dying, ends everyt
 """
 
 import base64
+import fcntl
 import importlib.util
 import json
 import os
@@ -25,6 +26,7 @@ __all__ = ["Confined", "Launch", "Neighbour", "Planted", "Spawner", "Stage"]
 
 SPAWNER = Path(__file__).with_name("spawner.py")
 MAX_MESSAGE = 1 << 16
+FIRST_OWN_DESCRIPTOR = 3
 CLOSE_SECONDS = 10.0
 """How long the end of a whole tree may take before it is reported as our own fault."""
 
@@ -216,7 +218,7 @@ class Spawner:
 
     def __init__(self, *, native: bool = True) -> None:
         """`native=False` forks for every start, as machines without the native program do."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _socket_pair()
         self._lock = threading.Lock()
         self._control = ours
         with theirs:
@@ -233,7 +235,7 @@ class Spawner:
 
     def launch(self, launch: Launch, *, seconds: float = 10.0) -> Confined:
         """Start a sandbox; returns once the command is exec'd. Raises `CannotConfineError`, `BadInputError`."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _socket_pair()
         confined = Confined(ours)
         with ExitStack() as stack:
             stack.enter_context(theirs)
@@ -265,6 +267,24 @@ class Spawner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    """A pair whose numbers no command can be handed by mistake.
+
+    Where a caller's standard stream is closed, the next descriptor takes its number, and a command that is
+    handed "our stdin" would be handed the way to the spawner, which runs whatever it is asked to.
+    """
+    first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return _above_streams(first), _above_streams(second)
+
+
+def _above_streams(sock: socket.socket) -> socket.socket:
+    if sock.fileno() >= FIRST_OWN_DESCRIPTOR:
+        return sock
+    moved = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, FIRST_OWN_DESCRIPTOR)
+    sock.close()
+    return socket.socket(fileno=moved)
 
 
 def _anonymous_file(stack: ExitStack, content: bytes) -> int:

@@ -197,7 +197,8 @@ def judge_act(
     uncertain = seen & {ProbeVerdict.INVALID, ProbeVerdict.NOT_RUN, ProbeVerdict.OPEN}
     uncovered = seen & {ProbeVerdict.VACUOUS, ProbeVerdict.ABSENT}
     covered = (Level.REACH, ProbeVerdict.HELD) in set(verdicts) or proof is Proof.PROVEN
-    if ProbeVerdict.HELD in seen and not uncertain and (covered or not uncovered):
+    contradicted = proof is Proof.COUNTEREXAMPLE  # some other input does what these attempts could not
+    if ProbeVerdict.HELD in seen and not uncertain and not contradicted and (covered or not uncovered):
         return ActVerdict.HELD
     return ActVerdict.CANNOT_TELL
 

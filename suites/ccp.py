@@ -97,6 +97,7 @@ def drive_with(stage: Stage, talk: Talk) -> Evidence:
         with stage.serve(spec) as proxy:
             exchanges, sent = talk(spec.port, canaries, ledger)
         captures = {ANTHROPIC: anthropic.captures, ZAI: zai.captures}
+        fragments = {ANTHROPIC: anthropic.fragments, ZAI: zai.fragments}
         problems = tuple(f"{w.name}: {p}" for w in (anthropic, zai) for p in w.problems)
         outputs = proxy.outputs()
     places = places_of(stage.folder, outputs)
@@ -105,12 +106,12 @@ def drive_with(stage: Stage, talk: Talk) -> Evidence:
     return Evidence(
         exchanges=exchanges,
         captures=captures,
-        crossings={lane: search(canaries.named(), _raw(captures[lane])) for lane in LANES},
+        crossings={lane: search(canaries.named(), _raw(captures[lane], fragments[lane])) for lane in LANES},
         expected_credentials=sent,
         leaks=(*search(canaries.named(), places), *search(own, answers)),
         searched=len(places) + len(answers),
         blind_to=missed_decoys(stage.folder, canaries.question),
-        problems=problems,
+        problems=(*problems, *(f"{lane}: {len(f)} fragment(s)" for lane, f in fragments.items() if f)),
         secrets=canaries,
         gathered=script.gathered,
         usage=b"".join(text for place, text in places if place == "logs/usage.jsonl"),
@@ -175,8 +176,10 @@ def _files(folder: Path) -> list[tuple[str, bytes]]:
     return [(str(p.relative_to(folder)), p.read_bytes()) for p in paths]
 
 
-def _raw(captures: Sequence[Capture]) -> list[tuple[str, bytes]]:
-    return [(f"request {i}", capture.raw) for i, capture in enumerate(captures)]
+def _raw(captures: Sequence[Capture], fragments: Sequence[bytes]) -> list[tuple[str, bytes]]:
+    """All that a witness received, whole requests or not."""
+    whole = [(f"request {i}", capture.raw) for i, capture in enumerate(captures)]
+    return whole + [(f"fragment {i}", text) for i, text in enumerate(fragments)]
 
 
 def _head(seen: Exchange) -> bytes:
@@ -275,6 +278,36 @@ def judge_answers_identical(evidence: Evidence) -> Judgement:
     return passed(
         f"{len(pairs)} answers, {len(streams)} of them streams, {sum(len(s.body) for s in streams)} bytes"
     )
+
+
+def judge_every_request_accounted(evidence: Evidence) -> Judgement:
+    """What reaches a lane is what a client sent there, and all of it; judged by marker, never by model."""
+    expected = {seen.marker: seen.expected_lane for seen in evidence.exchanges}
+    if evidence.problems:
+        return failed(f"what is no whole request reached a lane: {evidence.problems[0]}")
+    reached = set()
+    for lane in LANES:
+        for capture in evidence.captures[lane]:
+            if capture.method == "POST" and capture.marker not in expected:
+                return failed(f"a request that no client sent reached the {lane} lane ({capture.target})")
+            if expected.get(capture.marker or b"", lane) != lane:
+                return failed(
+                    f"a request for the {expected[capture.marker or b'']} lane reached the {lane} lane"
+                )
+            reached.add(capture.marker)
+    relayed = [seen for seen in evidence.exchanges if _is_json(seen.sent_body)]
+    if lost := [seen for seen in relayed if seen.marker not in reached]:
+        return failed(f"{len(lost)} request(s) reached no upstream (the client was told {lost[0].status})")
+    return passed(f"{len(expected)} requests") if relayed else cannot_tell("no request was sent")
+
+
+def _is_json(body: bytes) -> bool:
+    """What is not may be refused by the proxy itself, and has no lane."""
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def judge_status_faithful(evidence: Evidence) -> Judgement:
@@ -396,6 +429,11 @@ GATES = (
     ),
     Gate("a_200_on_each_lane", "each lane answers 200", judge_a_200_on_each_lane),
     Gate("bodies_untouched", "requests reach their upstream byte for byte", judge_bodies_untouched),
+    Gate(
+        "every_request_accounted",
+        "what reaches a lane is what a client sent there, and all of it",
+        judge_every_request_accounted,
+    ),
     Gate("sse_identical", "answers reach the client byte for byte", judge_answers_identical),
     Gate(
         "status_faithful",

@@ -180,19 +180,19 @@ def _defence_lines(campaign: Campaign, isolation: AnyIsolation) -> list[str]:
     attribution = campaign.attributions.get(isolation)
     if attribution is None:
         return []
-    families = dict.fromkeys(_family_of(campaign, probe) for probe in attribution.denied_by)
     lines = [
         f"Under {isolation.value}, {family} is one defence deep: without the {' or the '.join(layers)} alone, an effect of it succeeds."
         for family, layers in attribution.one_deep.items()
     ]
-    if deeper := [family for family in families if family not in attribution.one_deep]:
-        lines.append(f"Under {isolation.value}, no effect of {', '.join(deeper)} hangs on one layer alone.")
+    lines += [
+        f"Under {isolation.value}, whether {family} hangs on the {', the '.join(layers)} alone could not be measured."
+        for family, layers in attribution.unclear.items()
+    ]
+    if attribution.deeper:
+        lines.append(
+            f"Under {isolation.value}, no effect of {', '.join(attribution.deeper)} hangs on one layer alone."
+        )
     return lines + [f"Under {isolation.value}: {note}." for note in attribution.notes]
-
-
-def _family_of(campaign: Campaign, probe_id: str) -> str:
-    """The family of a probe of this run."""
-    return next(probe.family for probe in campaign.wanted.probes if probe.id == probe_id)
 
 
 def _acts_of(findings: Findings, family: str) -> list[str]:

@@ -3,9 +3,10 @@
 import ctypes
 import errno
 import os
+from functools import partial
 
 from holdfast.sandbox.kernel_calls import syscall
-from holdfast.sandbox.probes.probe import Field, Probe, effect, number, reach
+from holdfast.sandbox.probes.probe import Field, Probe, and_then, effect, number, reach
 
 __all__ = ["FAMILY", "PROBES", "alive"]
 
@@ -13,6 +14,8 @@ FAMILY = "mount"
 
 MINUS_ONE = -1
 BAD_POINTER = 1
+FLAGS = {"remount": 32, "bind": 4096, "move": 8192}
+"""A filter may look at the flags."""
 EVERY_FLAG = 0x7FFFFFFF
 TMPFS_MAGIC = 0x01021994
 
@@ -29,8 +32,7 @@ def _tmpfs_on_folder(field: Field) -> str:
     syscall(number("mount"), b"holdfast", folder, b"tmpfs", 0, None)
     if os.stat(folder).st_dev == before:
         raise OSError(errno.EINVAL, "mount returned 0 and nothing is mounted")
-    syscall(number("umount2"), folder, 0)
-    return "a tmpfs was mounted on the folder and unmounted"
+    return and_then("a tmpfs was mounted on the folder", lambda: syscall(number("umount2"), folder, 0))
 
 
 def _umount_own(field: Field) -> str:
@@ -38,8 +40,7 @@ def _umount_own(field: Field) -> str:
     folder = os.fsencode(field["folder"])
     bind = 0x1000
     syscall(number("mount"), folder, folder, None, bind, None)
-    syscall(number("umount2"), folder, 0)
-    return "a bind mount was made and unmounted"
+    return and_then("a bind mount was made", lambda: syscall(number("umount2"), folder, 0))
 
 
 def _new_context(_: Field) -> str:
@@ -50,11 +51,14 @@ def _new_context(_: Field) -> str:
 def _detached_mount(_: Field) -> str:
     """fsopen, fsconfig(CREATE), fsmount: a mount that no path shows yet, and that openat works below."""
     context = syscall(number("fsopen"), b"tmpfs", 0)
-    create = 6
-    syscall(number("fsconfig"), context, create, None, None, 0)
-    mounted = syscall(number("fsmount"), context, 0, 0)
-    os.close(os.open("made", os.O_CREAT | os.O_WRONLY, dir_fd=mounted))
-    return "a detached tmpfs took a file"
+
+    def finish() -> None:
+        create = 6
+        syscall(number("fsconfig"), context, create, None, None, 0)
+        mounted = syscall(number("fsmount"), context, 0, 0)
+        os.close(os.open("made", os.O_CREAT | os.O_WRONLY, dir_fd=mounted))
+
+    return and_then("fsopen gave a context", finish)
 
 
 def _cloned_tree(field: Field) -> str:
@@ -74,6 +78,10 @@ CLASSIC, NEW = "mount.classic", "mount.newapi"
 PROBES: tuple[Probe, ...] = (
     reach(FAMILY, CLASSIC, "mount", lambda: syscall(number("mount"), 1, 1, 1, 0, 0), errno.EFAULT),
     reach(FAMILY, CLASSIC, "umount2", lambda: syscall(number("umount2"), 1, 0), errno.EFAULT),
+    *(
+        reach(FAMILY, CLASSIC, name, partial(syscall, number("mount"), 1, 1, 1, flags, 0), errno.EFAULT)
+        for name, flags in FLAGS.items()
+    ),
     effect(FAMILY, CLASSIC, "tmpfs", _tmpfs_on_folder),
     effect(FAMILY, CLASSIC, "umount", _umount_own),
     reach(

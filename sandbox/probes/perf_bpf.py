@@ -6,9 +6,10 @@ import os
 import resource
 import struct
 import time
+from functools import partial
 
 from holdfast.sandbox.kernel_calls import syscall
-from holdfast.sandbox.probes.probe import DENIALS, Field, Probe, effect, number, reach
+from holdfast.sandbox.probes.probe import DENIALS, Field, Probe, and_then, effect, number, reach
 
 __all__ = ["FAMILY", "PROBES", "alive"]
 
@@ -17,6 +18,9 @@ FAMILY = "perf_bpf"
 PERF_TYPE_SOFTWARE, PERF_COUNT_SW_TASK_CLOCK, PERF_ATTR_SIZE_VER0 = 1, 1, 64
 EXCLUDE_KERNEL, EXCLUDE_HV = 1 << 5, 1 << 6
 BPF_MAP_CREATE, BPF_MAP_TYPE_ARRAY, BPF_ATTR_BYTES = 0, 2, 128
+
+COMMANDS = {"pointer": -1, "map-create": 0, "prog-load": 5, "obj-get": 7, "btf-load": 18}
+"""A filter may look at the command; -1 stands for those that it does not list."""
 
 DENIED = DENIALS | {errno.ENODEV, errno.EOPNOTSUPP}
 """gVisor answers so for what its own kernel does not have."""
@@ -34,15 +38,14 @@ def _task_clock(_: Field) -> str:
     flags = struct.pack("QQQQ", 0, 0, 0, EXCLUDE_KERNEL | EXCLUDE_HV)
     attributes = ctypes.create_string_buffer((head + flags).ljust(PERF_ATTR_SIZE_VER0, b"\0"))
     descriptor = syscall(number("perf_event_open"), attributes, 0, -1, -1, 0)
-    counted = struct.unpack("Q", os.read(descriptor, 8))[0]
-    return f"the task clock read {counted} ns"
+    return and_then("a task clock was opened", lambda: os.read(descriptor, 8))
 
 
 def _array_map(_: Field) -> str:
     kind_key_value_entries = struct.pack("IIII", BPF_MAP_TYPE_ARRAY, 4, 4, 1)
     attributes = ctypes.create_string_buffer(kind_key_value_entries.ljust(BPF_ATTR_BYTES, b"\0"))
     descriptor = syscall(number("bpf"), BPF_MAP_CREATE, attributes, BPF_ATTR_BYTES)
-    return os.readlink(f"/proc/self/fd/{descriptor}")
+    return f"bpf gave map {descriptor}"
 
 
 PROBES: tuple[Probe, ...] = (
@@ -55,8 +58,16 @@ PROBES: tuple[Probe, ...] = (
         denied_by=DENIED,
     ),
     effect(FAMILY, "perf.open", "task-clock", _task_clock, denied_by=DENIED),
-    reach(
-        FAMILY, "bpf.cmd", "pointer", lambda: syscall(number("bpf"), -1, 1, 8), errno.EFAULT, denied_by=DENIED
+    *(
+        reach(
+            FAMILY,
+            "bpf.cmd",
+            name,
+            partial(syscall, number("bpf"), command, 1, 8),
+            errno.EFAULT,
+            denied_by=DENIED,
+        )
+        for name, command in COMMANDS.items()
     ),
     effect(FAMILY, "bpf.cmd", "map-create", _array_map, denied_by=DENIED),
 )

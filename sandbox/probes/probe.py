@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, final
 
-__all__ = ["DENIALS", "FIVE", "Field", "Level", "Probe", "effect", "number", "reach"]
+__all__ = ["DENIALS", "FIVE", "Field", "Level", "Probe", "and_then", "effect", "number", "reach"]
 
 FIVE = ("mount", "unshare", "perf_bpf", "ptrace_keyctl", "tiocsti")
 
@@ -132,6 +132,16 @@ _UNIFIED: Mapping[str, int] = {
     "clone3": 435,
     "mount_setattr": 442,
 }
+
+
+def and_then(done: str, *later: Callable[[], object]) -> str:
+    """Evidence of an act that is done; what fails after it is told, and is never a denial of the act."""
+    for step in later:
+        try:
+            step()
+        except OSError as error:
+            return f"{done}; after it: {error.strerror}"
+    return done
 
 
 def number(name: str) -> int:

@@ -10,13 +10,17 @@ from contextlib import contextmanager
 from functools import partial
 
 from holdfast.sandbox.kernel_calls import syscall
-from holdfast.sandbox.probes.probe import Field, Probe, effect, number, reach
+from holdfast.sandbox.probes.probe import Field, Probe, and_then, effect, number, reach
 
 __all__ = ["FAMILY", "PROBES", "alive"]
 
 FAMILY = "ptrace_keyctl"
 
 PTRACE_PEEKDATA, PTRACE_TRACEME, PTRACE_ATTACH, PTRACE_DETACH = 2, 0, 16, 17
+REQUESTS = {"attach": 16, "poke": 5, "getregs": 12, "getregset": 0x4204, "seize": 0x4206}
+"""A filter may look at the request, so each that does harm is tried by itself."""
+COMMANDS = {"revoke": 3, "describe": 6, "clear": 7, "read": 11}
+"""Commands of keyctl that take a key, which 0 never is."""
 NO_PROCESS = 0x7FFFFFFF
 KEYCTL_READ, UNDEFINED_COMMAND = 11, 9999
 KEY_SPEC_PROCESS_KEYRING = -2
@@ -49,14 +53,16 @@ def _attach(_: Field) -> str:
     """Attach to a child and read a word of its memory, which a fork left at the same address."""
     mark = ctypes.create_string_buffer(MARK)
     word = ctypes.c_ulong(0)
-    with _child() as pid:
-        syscall(number("ptrace"), PTRACE_ATTACH, pid, 0, 0)
+
+    def look(pid: int) -> None:
         os.waitpid(pid, 0)
         syscall(number("ptrace"), PTRACE_PEEKDATA, pid, ctypes.addressof(mark), ctypes.addressof(word))
-        syscall(number("ptrace"), PTRACE_DETACH, pid, 0, 0)
-    if struct.pack("L", word.value) != MARK[: ctypes.sizeof(word)]:
-        raise OSError(errno.EINVAL, "the word that was read is not the child's")
-    return "attached to a child and read a word of it"
+        if struct.pack("L", word.value) != MARK[: ctypes.sizeof(word)]:
+            raise OSError(errno.EINVAL, "the word that was read is not the child's")
+
+    with _child() as pid:
+        syscall(number("ptrace"), PTRACE_ATTACH, pid, 0, 0)
+        return and_then("attached to a child", lambda: look(pid))
 
 
 def _traced(_: Field) -> str:
@@ -109,7 +115,10 @@ def _read_key(field: Field) -> str:
 def _request_key(field: Field) -> str:
     """Search for the planted key by its description, then read it."""
     serial = syscall(number("request_key"), b"user", field["key_description"].encode(), None, 0)
-    return _read_key({"key": serial})
+    try:
+        return _read_key({"key": serial})
+    except OSError as error:  # found is found: no denial of the search, and no secret either
+        raise OSError(errno.EBADMSG, f"key {serial} was found and not read: {error.strerror}") from None
 
 
 def _add_key(_: Field) -> str:
@@ -124,6 +133,16 @@ PROBES: tuple[Probe, ...] = (
         "peek",
         lambda: syscall(number("ptrace"), PTRACE_PEEKDATA, NO_PROCESS, 0, 0),
         errno.ESRCH,
+    ),
+    *(
+        reach(
+            FAMILY,
+            "ptrace",
+            name,
+            partial(syscall, number("ptrace"), request, NO_PROCESS, 0, 0),
+            errno.ESRCH,
+        )
+        for name, request in REQUESTS.items()
     ),
     effect(FAMILY, "ptrace", "attach", _attach),
     effect(FAMILY, "ptrace", "traceme", _traced),
@@ -145,6 +164,17 @@ PROBES: tuple[Probe, ...] = (
         "command",
         lambda: syscall(number("keyctl"), UNDEFINED_COMMAND, 0, 0, 0, 0),
         errno.EOPNOTSUPP,
+    ),
+    *(
+        reach(
+            FAMILY,
+            "keyring.keyctl",
+            name,
+            partial(syscall, number("keyctl"), command, 0, 0, 0, 0),
+            errno.EINVAL,
+            errno.ENOKEY,
+        )
+        for name, command in COMMANDS.items()
     ),
     effect(FAMILY, "keyring.keyctl", "read-planted", _read_key, planted="key"),
     reach(

@@ -5,9 +5,10 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 
 from holdfast.sandbox.kernel_calls import syscall
-from holdfast.sandbox.probes.probe import DENIALS, Field, Probe, effect, number, reach
+from holdfast.sandbox.probes.probe import DENIALS, Field, Probe, and_then, effect, number, reach
 
 __all__ = ["FAMILY", "PROBES", "alive"]
 
@@ -15,6 +16,16 @@ FAMILY = "unshare"
 
 CLONE_FS, CLONE_NEWUTS, CLONE_NEWUSER = 0x00000200, 0x04000000, 0x10000000
 UNDEFINED_FLAG = 0x1
+CLONE_THREAD = 0x00010000
+"""Without CLONE_SIGHAND it is refused by the kernel's own code, whatever else is asked for."""
+EACH_FLAG = {
+    "newns": 0x00020000,
+    "newcgroup": 0x02000000,
+    "newuts": 0x04000000,
+    "newipc": 0x08000000,
+    "newpid": 0x20000000,
+    "newnet": 0x40000000,
+}
 CLONE_ARGS_BYTES = 88
 
 DENIED = DENIALS | {errno.ENOSPC, errno.EUSERS}
@@ -33,7 +44,7 @@ def alive() -> None:
 def _unshare_user(_: Field) -> str:
     before = os.readlink("/proc/self/ns/user")
     syscall(number("unshare"), CLONE_NEWUSER)
-    return _changed(before, os.readlink("/proc/self/ns/user"))
+    return and_then("unshare returned", lambda: _changed(before, os.readlink("/proc/self/ns/user")))
 
 
 def _clone_user(_: Field) -> str:
@@ -56,7 +67,7 @@ def _child_namespace(start: Callable[[], int]) -> str:
         os.read(reader, 1)
         os._exit(0)
     try:
-        return _changed(before, os.readlink(f"/proc/{pid}/ns/user"))
+        return and_then("a child was cloned", lambda: _changed(before, os.readlink(f"/proc/{pid}/ns/user")))
     finally:
         os.close(writer)
         os.waitpid(pid, 0)
@@ -84,6 +95,17 @@ PROBES: tuple[Probe, ...] = (
         errno.EINVAL,
         denied_by=DENIED,
     ),
+    *(
+        reach(
+            FAMILY,
+            "ns.unshare",
+            name,
+            partial(syscall, number("unshare"), flag | UNDEFINED_FLAG),
+            errno.EINVAL,
+            denied_by=DENIED,
+        )
+        for name, flag in EACH_FLAG.items()
+    ),
     effect(FAMILY, "ns.unshare", "user", _unshare_user, denied_by=DENIED),
     reach(
         FAMILY,
@@ -92,6 +114,17 @@ PROBES: tuple[Probe, ...] = (
         lambda: syscall(number("clone"), CLONE_NEWUSER | CLONE_FS | signal.SIGCHLD, 0, 0, 0, 0),
         errno.EINVAL,
         denied_by=DENIED,
+    ),
+    *(
+        reach(
+            FAMILY,
+            "ns.clone",
+            name,
+            partial(syscall, number("clone"), flag | CLONE_THREAD | signal.SIGCHLD, 0, 0, 0, 0),
+            errno.EINVAL,
+            denied_by=DENIED,
+        )
+        for name, flag in EACH_FLAG.items()
     ),
     effect(FAMILY, "ns.clone", "user", _clone_user, denied_by=DENIED),
     reach(

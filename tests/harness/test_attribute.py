@@ -154,6 +154,16 @@ def test_what_the_arms_say_is_what_is_named(
     found = decided(bare_arm, alone, gone, marked)
     assert found.denied_by[HELD.id] == expected
     assert found.one_deep.get("unshare") == deep
+    assert found.deeper == (() if deep else ("unshare",))
+
+
+@pytest.mark.planted
+@pytest.mark.parametrize("gone", [Arm(ArmOutcome.TIMEOUT), Arm(ArmOutcome.SETUP_FAILED), MARKED], ids=str)
+def test_an_arm_without_an_answer_makes_no_family_deep(gone: Arm) -> None:
+    found = decided(REACHED, DENIED, gone)
+    assert found.unclear == {"unshare": ("filter",)}
+    assert found.deeper == ()
+    assert found.one_deep == {}
 
 
 def test_an_arm_that_did_not_come_up_is_said(tmp_path: Path) -> None:

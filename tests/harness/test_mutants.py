@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from holdfast.harness.cli import _main
 from holdfast.harness.mutant import Kind, Mutant, allows, mutants_of
 from holdfast.harness.mutate import Fate, Judged, Score, choose, judge_mutant
 from holdfast.harness.results import validate_document
-from holdfast.sandbox import load_profile
+from holdfast.sandbox import load_profile, parse_profile
 from holdfast.sandbox.bpf.abi import Abi, number_of
 from holdfast.sandbox.bpf.action import Grip, grip
 from holdfast.sandbox.bpf.assemble import assemble
@@ -56,6 +58,29 @@ def test_there_is_a_mutant_of_each_kind_and_each_forbidden_call() -> None:
 )
 def test_a_mutant_aims_at_what_its_rules_let_through(kind: Kind, start: str, aims: set[str]) -> None:
     assert set(one(kind, start).aims) == aims
+
+
+def test_a_list_of_denials_has_mutants_that_libseccomp_takes() -> None:
+    """Where all else is allowed, a denial is undone by leaving it out: an allow rule would be the default's own."""
+    denials = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [
+            {"names": ["mount", "bpf"], "action": "SCMP_ACT_ERRNO"},
+            {
+                "names": ["ioctl"],
+                "action": "SCMP_ACT_ERRNO",
+                "args": [{"index": 1, "value": 0xFFFFFFFF, "valueTwo": 0x5412, "op": "SCMP_CMP_MASKED_EQ"}],
+            },
+        ],
+    }
+    mutants = tuple(mutants_of(parse_profile(json.dumps(denials).encode(), path="denials.json")))
+    aims = {(m.kind, m.what): set(m.aims) for m in mutants}
+    assert aims[Kind.ALLOWED, "mount"] == {"mount.classic"}
+    assert aims[Kind.ERRNO_ALLOWED, "mount, bpf"] == {"mount.classic", "bpf.cmd"}
+    whole = next(m for m in mutants if m.kind is Kind.COMPARED_WHOLE)
+    assert whole.aims == ("tty.sti",), "high bits slip past a 64-bit comparison of a denial"
+    assert all(assemble(m.profile).code for m in mutants)
 
 
 CALLS = ("ioctl", "clone", "personality", "socket", "mount", "read", "clone3", "mknod")
@@ -169,3 +194,17 @@ def test_a_sample_of_our_strict_profile_is_killed_on_the_kernel(
 def test_bad_usage_of_mutate_is_64(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert _main(["mutate", *arguments]) == 64
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_without_the_solver_no_score_is_given_and_the_extra_is_named(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['z3'] = None\n"
+        "from holdfast.harness.cli import _main\n"
+        f"sys.exit(_main(['mutate', 'strict', '--sample', '1', '--results', {str(tmp_path)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no mutant can be judged: proofs need the package z3-solver" in done.stderr
+    assert "holdfast[prove]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
