@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -43,6 +44,14 @@ def left_in(*folders: Path, of: int | None = None) -> list[str]:
     return sorted(name for name in names if of is None or f"-{of}-" in name)
 
 
+def answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
 def dead_process() -> tuple[int, int]:
     """A process that has ended, and when it had begun."""
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as process:
@@ -61,9 +70,8 @@ def harness_at_work(tmp: Path, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(
         [*words, *service], cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        clock.wait_until(
-            lambda: len(left_in(tmp, HOME, of=process.pid)) == 2, what="folder and canary", seconds=20
-        )
+        clock.wait_until(lambda: answers(port), what="the service being up", seconds=20)
+        assert len(left_in(tmp, HOME, of=process.pid)) == 2, "its folder and its canary"
         yield process
         process.kill()
 
