@@ -236,6 +236,9 @@ def gates(
     proxy_cmd: Annotated[str | None, typer.Option("--proxy-cmd", help="A proxy in ccp's place.")] = None,
     readable: ReadableOption = None,
     results: ResultsOption = Path("results"),
+    proves: Annotated[
+        bool, typer.Option("--prove/--no-prove", help="Also prove the five families over the filter's bytes.")
+    ] = True,
     name: Annotated[str, typer.Option("--name", help="METRICS_<name>.json")] = "gates",
     quiet: Annotated[bool, typer.Option("--quiet")] = False,
 ) -> int:
@@ -249,6 +252,7 @@ def gates(
         results=results,
         name=name,
         quiet=quiet,
+        proves=proves,
     ).code
 
 
