@@ -333,4 +333,4 @@ def test_the_published_matrix_is_what_the_command_renders_and_compares_at_least_
     assert len(measured) >= 9
     assert len(published["cells"]) == len(measured) * len(published["rows"])
     states = {c["state"] for c in published["cells"] if c["column"] == "none"}
-    assert states == {"open"}, "each act had a control that reached"
+    assert states <= {"open", "absent"}, "each act had a control that reached, or is not on this kernel"
