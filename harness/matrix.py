@@ -142,6 +142,18 @@ def _cell(act: str, column: Column, findings: Findings) -> dict[str, Any]:
     proof, why = column.proofs.get(act, (Proof.NOT_RUN, "no filter was read"))
     state = _state(own, proof, is_control=column.isolation is Isolation.NONE)
     measured = held_by(own, column.switches, column.flips) if state is State.HELD else None
+    doubt = ""
+    if (
+        state is State.HELD
+        and proof is Proof.COUNTEREXAMPLE
+        and not set(measured or ()) - {"filter", TOGETHER}
+    ):
+        # Some other input passes the filter, and nothing else was shown to deny the act.
+        state, measured, doubt = (
+            State.CANNOT_TELL,
+            None,
+            f"the live filter admits {why}, and no other layer is known",
+        )
     by_proof = state is State.HELD and proof is Proof.PROVEN and "filter" not in (measured or ())
     layers = _with_proof(measured) if by_proof else measured
     return {
@@ -156,7 +168,7 @@ def _cell(act: str, column: Column, findings: Findings) -> dict[str, Any]:
         and not {REST, TOGETHER} & set(layers or ()),
         "proof": proof.value,
         "proof_reason": why,
-        "reason": _reason(own, state, column),
+        "reason": doubt or _reason(own, state, column),
         "counts": dict(sorted(Counter(f.verdict.value for f in own).items())),
         "attempts": [_attempt(f) for f in own],
     }
@@ -175,7 +187,9 @@ def _with_proof(measured: tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def _state(own: Sequence[Finding], proof: Proof, *, is_control: bool) -> State:
-    verdict = judge_act([(f.probe.level, f.verdict) for f in own], proof=proof, is_control=is_control)
+    # A counterexample to the filter is no contradiction where another layer denies the act; see `_cell`.
+    cover = proof if proof is Proof.PROVEN else Proof.NOT_RUN
+    verdict = judge_act([(f.probe.level, f.verdict) for f in own], proof=cover, is_control=is_control)
     if verdict is not ActVerdict.CANNOT_TELL:
         return State(verdict.value)
     seen = {f.verdict for f in own}

@@ -22,7 +22,7 @@ from holdfast.sandbox import BadInputError, Isolation, load_profile, read_host
 from holdfast.sandbox.foreign import KNOWN, Foreign, parse_launcher, parse_launchers
 from holdfast.sandbox.isolation import AnyIsolation, parse_isolation
 from holdfast.sandbox.launchers.docker_engine import engine_for
-from holdfast.sandbox.probes import all_probes
+from holdfast.sandbox.probes import all_probes, catalogue
 from holdfast.sandbox.testing.conformance import Conformance, check_launcher, starter_for
 from holdfast.sandbox.testing.deviations import DEVIATIONS
 
@@ -48,6 +48,9 @@ def matrix(
     attribute: Annotated[
         bool, typer.Option("--attribute/--no-attribute", help="Switch layers off to find what holds an act.")
     ] = True,
+    everything: Annotated[
+        bool, typer.Option("--all", help="The whole catalogue, not the default battery only.")
+    ] = False,
     source: Annotated[
         Path | None, typer.Option("--from", help="Measure nothing: render this MATRIX.json again.")
     ] = None,
@@ -56,7 +59,9 @@ def matrix(
     if source is not None:
         document, code = _read(source), 0
     else:
-        document, code = _measure(_columns(only, launcher or ()), profile, attributes=attribute)
+        document, code = _measure(
+            _columns(only, launcher or ()), profile, attributes=attribute, everything=everything
+        )
         write_document(results / "MATRIX.json", document)
     write_text(results / "MATRIX.md", render_matrix_markdown(document))
     write_text(results / "MATRIX.html", render_matrix_html(document))
@@ -78,10 +83,10 @@ def _column(word: str) -> AnyIsolation:
 
 
 def _measure(
-    columns: tuple[AnyIsolation, ...], profile: str, *, attributes: bool
+    columns: tuple[AnyIsolation, ...], profile: str, *, attributes: bool, everything: bool
 ) -> tuple[dict[str, Any], int]:
     policy = load_profile(profile)
-    survey = Survey(columns, policy, all_probes(), attributes)
+    survey = Survey(columns, policy, catalogue() if everything else all_probes(), attributes)
     host = read_host()
     with engine_for(columns):
         measured, control = measure(survey, host, _tell)

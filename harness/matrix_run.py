@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import final
 
 from holdfast.harness.battery import ArmRun, canary_environment, lost_arm, plant_home, run_arm, stage_for
+from holdfast.harness.leak_on_purpose import leak_on_purpose
 from holdfast.harness.matrix import Column, Status, ineffective, missing
 from holdfast.harness.results import launcher_facts
 from holdfast.harness.run_id import Canaries
 from holdfast.harness.sweep import owned_prefix
+from holdfast.sandbox.bpf.acts import ACTS, OUT_OF_SIGHT
 from holdfast.sandbox.bpf.live import CannotReadError, Stack, read_live
 from holdfast.sandbox.bpf.proof import Verdict
 from holdfast.sandbox.bpf.prove import prove_acts
@@ -131,9 +133,10 @@ def _absence(foreign: Foreign) -> str:
 
 def _prove(stacks: Sequence[Stack], acts: Sequence[str]) -> dict[str, tuple[Proof, str]]:
     """Over all distinct stacks of the process's threads: an act is proven when each of them proves it."""
-    by_stack = [prove_acts(stack, acts) for stack in stacks]
-    found = {}
-    for act in acts:
+    known = [act for act in acts if act in ACTS or act in OUT_OF_SIGHT]
+    by_stack = [prove_acts(stack, known) for stack in stacks]
+    found = dict.fromkeys(acts, (Proof.CANNOT_TELL, "it is no call, so no filter can see it"))
+    for act in known:
         answers = [proofs[act] for proofs in by_stack]
         worst = next((v for v in Verdict if any(a.verdict is v for a in answers)), Verdict.NOT_RUN)
         deciding = next((a for a in answers if a.verdict is worst), None)
@@ -184,15 +187,19 @@ def _attack(
     try:
         environment = canary_environment(os.environ, site.canaries)
         command = scratch_command(site.host, folder, environment=environment)
-        with bring_up(
-            site.spawner,
-            isolation,
-            policy_for(isolation, profile),
-            command,
-            site.host,
-            stage=site.planting,
-            alter=_loosen(isolation, off),
-        ) as instance:
+        with (
+            leak_on_purpose(isolation, site.survey.probes) as leaked,
+            bring_up(
+                site.spawner,
+                isolation,
+                policy_for(isolation, profile),
+                command,
+                site.host,
+                stage=site.planting,
+                alter=_loosen(isolation, off),
+                also=leaked,
+            ) as instance,
+        ):
             arm = run_arm(
                 instance,
                 site.survey.probes,
