@@ -297,8 +297,6 @@ def judge_answers_identical(evidence: Evidence) -> Judgement:
 def judge_every_request_accounted(evidence: Evidence) -> Judgement:
     """What reaches a lane is what a client sent there, and all of it; judged by marker, never by model."""
     expected = {seen.marker: seen.expected_lane for seen in evidence.exchanges}
-    if evidence.problems:
-        return failed(f"what is no whole request reached a lane: {evidence.problems[0]}")
     reached = set()
     for lane in LANES:
         for capture in evidence.captures[lane]:
@@ -309,6 +307,8 @@ def judge_every_request_accounted(evidence: Evidence) -> Judgement:
                     f"a request for the {expected[capture.marker or b'']} lane reached the {lane} lane"
                 )
             reached.add(capture.marker)
+    if evidence.problems:
+        return failed(f"what is no whole request reached a lane: {evidence.problems[0]}")
     relayed = [seen for seen in evidence.exchanges if _is_json(seen.sent_body)]
     if lost := [seen for seen in relayed if seen.marker not in reached]:
         return failed(f"{len(lost)} request(s) reached no upstream (the client was told {lost[0].status})")

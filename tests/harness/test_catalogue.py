@@ -22,9 +22,6 @@ from tests.running import report_of, run
 
 BWRAP, SECCOMP = Isolation.BWRAP, Isolation.SECCOMP
 
-FEW = ("ptrace/reach", "mount.classic/reach", "ns.unshare/effect/user", "perf.open/reach", "tty.sti/reach")
-"""Enough of the five for their gate to have all families."""
-
 
 def share(*, five: bool = True) -> tuple[Probe, ...]:
     """The machine's own ABI whole, and of the other ways of calling one act each."""
@@ -35,7 +32,7 @@ def share(*, five: bool = True) -> tuple[Probe, ...]:
         if (p.family not in FIVE and p.variant == native)
         or p.act.startswith("abi.")
         or (p.act in {"mount.classic", "uring", "tty.sti"} and p.variant in {"i386", "thread", "execve"})
-        or (five and p.variant == native and p.family in FIVE and p.id.startswith(FEW))
+        or (five and p.variant == native and p.family in FIVE)
     ]
     return tuple(p for p in kept if p.variant != "x32" or p.act == "abi.x32")
 

@@ -48,7 +48,12 @@ def test_nginx_runs_inside_and_the_denials_are_its_own(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert judged(tmp_path, "deny") == {"denials": "pass", "identity": "pass", "results": "pass"}
+    assert judged(tmp_path, "deny") == {
+        "as_planned": "pass",
+        "denials": "pass",
+        "identity": "pass",
+        "results": "pass",
+    }
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed; `make setup-peers` installs it")

@@ -7,6 +7,7 @@ Each fault is a few lines, marked `fault ==`.
 import http.client
 import json
 import random
+import socket
 import socketserver
 import sys
 import threading
@@ -72,6 +73,13 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "answers from a cache" and self.server.seen > 2:
             self.answer(200, [("content-type", "application/json")], [b'{"cached": true}'])
             return
+        if fault == "mirrors to the other lane":
+            self.mirror("zai" if lane == "anthropic" else "anthropic", body.replace(b"haiku", b"x"))
+        if fault == "writes a stray line upstream" and self.server.seen == 5:
+            self.stray(b"EHLO anthropic\r\n")
+        if fault == "refuses a few by itself" and self.server.seen % 3 == 0:
+            self.answer(503, [], [b"busy"])
+            return
         upstream = urlsplit(self.server.upstreams[lane])
         sent = self.headers_for(lane, fault)
         if fault == "sends an early 200":
@@ -94,6 +102,18 @@ class Handler(BaseHTTPRequestHandler):
         connection = http.client.HTTPConnection(to.hostname or "", to.port or 80, timeout=20)
         connection.request("POST", self.path, body=body, headers=headers)
         return connection.getresponse()
+
+    def mirror(self, lane: str, body: bytes) -> None:
+        """The same request without its marker, and gone before the answer is."""
+        to = urlsplit(self.server.upstreams[lane])
+        connection = http.client.HTTPConnection(to.hostname or "", to.port or 80, timeout=20)
+        connection.request("POST", "/v1/copy", body=body.replace(b"holdfast-exchange", b"copy"))
+        connection.close()
+
+    def stray(self, text: bytes) -> None:
+        to = urlsplit(self.server.upstreams["anthropic"])
+        with socket.create_connection((to.hostname or "", to.port or 80)) as connection:
+            connection.sendall(text)
 
     def log(self, body: bytes) -> None:
         with (self.server.logs / "debug.log").open("ab") as log:
