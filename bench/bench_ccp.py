@@ -32,7 +32,10 @@ SINGLE = 6_000 if NIGHTLY else 2_000
 STREAMS = 1_000
 EVENTS = 400 if NIGHTLY else 150
 PACE_SECONDS = 0.01
-BODY = json.dumps({"model": "claude-haiku-4-5", "max_tokens": 64, "messages": ["x" * 20_300]}).encode()
+BODY = json.dumps(
+    {"model": "claude-haiku-4-5", "max_tokens": 64, "messages": ["x" * 20_300]}, separators=(",", ":")
+).encode()
+"""Without blanks, as JavaScript's and the SDKs' own writers put it."""
 ANSWER_BODY = json.dumps(
     {"type": "message", "usage": {"input_tokens": 9, "output_tokens": 9}, "pad": "y" * 930}
 ).encode()

@@ -27,7 +27,7 @@ from holdfast.systems.ccp.http1 import (
     ResponseHead,
     ResponseReader,
 )
-from holdfast.systems.ccp.lanes import downstream_head, plan_upstream_head
+from holdfast.systems.ccp.lanes import PlannedHead, downstream_head
 from holdfast.systems.ccp.observer import Observation, Observer
 from holdfast.systems.ccp.routes import Routes
 from holdfast.systems.ccp.routing import KNOWN_PATHS, Route
@@ -97,7 +97,7 @@ class Exchange:
     """One request on its lane, and its answer."""
 
     __slots__ = (
-        "_client", "_connecting", "_down", "_first_byte", "_head_sent", "_lane", "_observer", "_over", "_planned",
+        "_client", "_connecting", "_down", "_first_byte", "_head_sent", "_observer", "_over", "_planned",
         "_reader", "_recorder", "_request", "_request_id", "_response_bytes", "_retried", "_route", "_routes",
         "_started", "_ts", "_up", "_upstream", "deadline",
     )  # fmt: skip
@@ -109,17 +109,16 @@ class Exchange:
         routes: Routes,
         request: Request,
         route: Route,
+        planned: PlannedHead,
         request_id: str,
     ) -> None:
-        """Raises `Refusal` when the request carries a credential that its lane may not see."""
         self._recorder = recorder
         self._client = client
         self._routes = routes
         self._request = request
         self._request_id = request_id
         self._route = route
-        self._lane = routes.lanes[route.lane]
-        self._planned = plan_upstream_head(self._lane, request.head, len(route.body), routes.secrets)
+        self._planned = planned
         self._started = monotonic()
         self._ts = utc_now()
         self._reader = ResponseReader(request.head.method, routes.policy.limits.head_bytes)

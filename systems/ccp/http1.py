@@ -25,6 +25,8 @@ from holdfast.systems.ccp.framing import (
 __all__ = [
     "BrokenResponseError",
     "Field",
+    "HeadMemory",
+    "Kin",
     "Limits",
     "Request",
     "RequestHead",
@@ -47,6 +49,8 @@ _RESPONSE = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*+
 _ANY_VERSION = re.compile(rb"[^\r\n]* HTTP/[0-9](?:\.[0-9])?\r\n")
 _SUPPORTED_VERSION = re.compile(rb"[^\r\n]* HTTP/1\.[01]\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
+_LENGTH_LINE = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
+_REMEMBERED_BYTES = 8 * 1024
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _NONE: frozenset[bytes] = frozenset()
 _NO_BODY = frozenset({204, 304})
@@ -66,6 +70,19 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 @final
+class Kin:
+    """A token told apart by identity, that takes no part in whether two heads are equal."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Kin)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@final
 class RequestHead(msgspec.Struct, frozen=True):
     """A request's line and fields, checked."""
 
@@ -82,6 +99,8 @@ class RequestHead(msgspec.Struct, frozen=True):
     """Lower-case name and value of the fields that the proxy reads itself."""
     hop: frozenset[bytes]
     """Lower-case names that `Connection` lists."""
+    kin: Kin = msgspec.field(default_factory=Kin)
+    """The same object in heads of one connection that differ in the value of `Content-Length` only."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -258,14 +277,66 @@ def _too_large(limits: Limits) -> Refusal:
 
 
 @final
+class HeadMemory:
+    """The last head of a kept connection, since clients repeat themselves but for `Content-Length`.
+
+    A head that differs from one that was checked in those digits alone is checked as well: the grammar, and
+    every question asked of a head but that for its length, read the other bytes.
+    """
+
+    __slots__ = ("_after", "_before", "_head", "_index")
+
+    def __init__(self) -> None:
+        self._before = b""
+        self._after = b""
+        self._head: RequestHead | None = None
+        self._index = 0
+
+    def keep(self, raw: bytes, head: RequestHead) -> None:
+        """Remember `head`, which `raw` was parsed to and which passed every check."""
+        self._head = None
+        names = [name for name, _ in head.matters]
+        places = list(_LENGTH_LINE.finditer(raw)) if len(raw) <= _REMEMBERED_BYTES else []
+        if len(places) == 1 and names.count(b"content-length") == 1:
+            start, end = places[0].span(1)
+            self._before, self._after = raw[:start], raw[end:]
+            self._head, self._index = head, names.index(b"content-length")
+
+    def recall(self, raw: bytes) -> RequestHead | None:
+        """What parsing `raw` would give, or None when it is not the same head again."""
+        head, before, after = self._head, self._before, self._after
+        if head is None or not (raw.startswith(before) and raw.endswith(after)):
+            return None
+        digits = raw[len(before) : len(raw) - len(after)]
+        if not _LENGTH.fullmatch(digits):
+            return None
+        index = self._index
+        if head.matters[index][1] == digits:
+            return head
+        line_end = raw.find(b"\r\n")
+        return RequestHead(
+            head.method,
+            head.path,
+            head.query,
+            raw[line_end + 1 : -3],
+            head.keep_alive,
+            head.chunks_understood,
+            (*head.matters[:index], (b"content-length", digits), *head.matters[index + 1 :]),
+            head.hop,
+            head.kin,
+        )
+
+
+@final
 class RequestReader:
     """One client connection's bytes -> requests, one after the other."""
 
-    __slots__ = ("_body", "_buffer", "_head", "_limits", "_pieces", "_size", "_told_continue")
+    __slots__ = ("_body", "_buffer", "_head", "_limits", "_memory", "_pieces", "_size", "_told_continue")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._buffer = b""
+        self._memory = HeadMemory()
         self._reset()
 
     def _reset(self) -> None:
@@ -323,12 +394,18 @@ class RequestReader:
             raise Refusal(431, f"the request's head is larger than {limits.head_bytes} bytes", close=True)
         if end < 0:
             return False
-        head = parse_request_head(self._buffer[:size], limits)
+        raw = self._buffer[:size]
         self._buffer = self._buffer[size:]
-        self._head = head
+        head = self._memory.recall(raw)
+        if head is not None:
+            self._head = head
+            self._body = request_body(head, limits)
+            return True
+        self._head = head = parse_request_head(raw, limits)
         self._body = request_body(head, limits)
         if any(v.strip().lower() != b"100-continue" for v in field_values(head.matters, b"expect")):
             raise Refusal(417, "the only expectation known is `100-continue`", close=True)
+        self._memory.keep(raw, head)
         return True
 
     def _read_body(self) -> Request | None:

@@ -19,8 +19,9 @@ from holdfast.clock import monotonic, utc_now
 from holdfast.systems.ccp.exchange import Answering, Exchange, OnUpstreamFailure, refused_line
 from holdfast.systems.ccp.faults import Refusal, error_body
 from holdfast.systems.ccp.http1 import Request, RequestHead, RequestReader
+from holdfast.systems.ccp.lanes import HeadPlan, plan_head
 from holdfast.systems.ccp.routes import Routes
-from holdfast.systems.ccp.routing import Local, decide
+from holdfast.systems.ccp.routing import Local, Route, decide
 from holdfast.systems.ccp.status import ready_page, usage_page
 from holdfast.systems.ccp.tally import Gauges, Tally, render_metrics
 from holdfast.systems.ccp.upstream import Pool
@@ -130,6 +131,7 @@ class ClientConnection(asyncio.Protocol):
         "_deadline",
         "_lingering",
         "_paused",
+        "_plan",
         "_reader",
         "_relay",
         "transport",
@@ -139,6 +141,7 @@ class ClientConnection(asyncio.Protocol):
         self._relay = relay
         self._reader = RequestReader(relay.routes.policy.limits)
         self._answering: Answering | None = None
+        self._plan: HeadPlan | None = None
         self._deadline: float | None = None
         self._paused = False
         self._lingering = False
@@ -305,12 +308,21 @@ class ClientConnection(asyncio.Protocol):
                 self._answering = local
                 local.begin(route)
                 return
-            exchange = Exchange(relay, self, routes, request, route, relay.next_request_id())
+            planned = self._plan_head(routes, route, request.head).fill(len(route.body))
         except Refusal as refusal:
             self._refuse(refusal, request.head, size=len(request.body))
             return
+        exchange = Exchange(relay, self, routes, request, route, planned, relay.next_request_id())
         self._answering = exchange
         exchange.begin()
+
+    def _plan_head(self, routes: Routes, route: Route, head: RequestHead) -> HeadPlan:
+        """The head for the request's lane; the last one again when this client repeats itself."""
+        lane = routes.lanes[route.lane]
+        plan = self._plan
+        if plan is None or not plan.holds_for(lane, head, routes.secrets):
+            self._plan = plan = plan_head(lane, head, routes.secrets)
+        return plan
 
     def _refuse(self, refusal: Refusal, head: RequestHead | None, *, size: int) -> None:
         """Answer a request that never left, and log it."""

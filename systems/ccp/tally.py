@@ -74,7 +74,7 @@ class Tally:
             self.grammar[lane, line.grammar.partition(":")[0]] += 1
         if line.first_byte_ms is not None:
             seconds = line.first_byte_ms / 1000
-            buckets = self.waits.setdefault(lane, [0] * (len(BUCKETS) + 1))
+            buckets = self.waits.get(lane) or self.waits.setdefault(lane, [0] * (len(BUCKETS) + 1))
             buckets[bisect_left(BUCKETS, seconds)] += 1
             self.wait_sums[lane] = self.wait_sums.get(lane, 0.0) + seconds
         if line.input_tokens:
