@@ -23,6 +23,7 @@ from holdfast.systems.ccp.faults import Refusal
 __all__ = ["TopLevel", "read_top_level", "splice_model"]
 
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TEXT = msgspec.json.Decoder(str)
 _KEY = re.compile(rb'[ \t\n\r]*+("(?:[^"\\]++|\\.)*+")[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL)
 _AFTER = re.compile(rb"[ \t\n\r]*+([,}])")
 _OPEN = re.compile(rb"[ \t\n\r]*+\{")
@@ -48,13 +49,12 @@ def read_top_level(body: bytes) -> TopLevel:
         raise Refusal(400, "the request's body has no `model`")
     if not _fills(body, fields):
         _walk(body, fields)
-    literal = bytes(fields["model"])
-    if literal[:1] != b'"':
-        raise Refusal(400, "the request's `model` is not a string")
-    return TopLevel(
-        model=msgspec.json.decode(literal, type=str),
-        stream="stream" in fields and bytes(fields["stream"]) == b"true",
-    )
+    try:
+        model = _TEXT.decode(fields["model"])
+    except msgspec.ValidationError as error:
+        raise Refusal(400, "the request's `model` is not a string") from error
+    stream = fields.get("stream")
+    return TopLevel(model, stream is not None and bytes(stream) == b"true")
 
 
 def _fills(body: bytes, fields: dict[str, msgspec.Raw]) -> bool:

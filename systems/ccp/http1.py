@@ -155,6 +155,9 @@ class _Collector:
     """What llhttp's callbacks deliver of one head; fields are not asked for, since they are relayed as lines."""
 
     __slots__ = ("reason", "url")
+    on_message_begin = on_header = on_headers_complete = on_body = on_message_complete = None
+    on_chunk_header = on_chunk_complete = None
+    # Said outright, since the parser asks for each by name, and a name that is not there costs more.
 
     def __init__(self) -> None:
         self.url = b""
@@ -184,10 +187,25 @@ def field_values(matters: Sequence[tuple[bytes, bytes]], name: bytes) -> list[by
 
 def connection_names(matters: Sequence[tuple[bytes, bytes]]) -> frozenset[bytes]:
     """The lower-case names that `Connection` lists; they concern one hop only."""
-    listed = field_values(matters, b"connection")
-    if not listed:
+    for lower, _ in matters:
+        if lower == b"connection":
+            break
+    else:
         return _NONE
+    listed = field_values(matters, b"connection")
     return frozenset(name.strip().lower() for value in listed for name in value.split(b","))
+
+
+def _framing(matters: Sequence[tuple[bytes, bytes]]) -> tuple[list[bytes], list[bytes]]:
+    """The values of `Content-Length`, and of `Transfer-Encoding`."""
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    for lower, value in matters:
+        if lower == b"content-length":
+            lengths.append(value)
+        elif lower == b"transfer-encoding":
+            codings.append(value)
+    return lengths, codings
 
 
 def parse_request_head(raw: bytes, limits: Limits) -> RequestHead:
@@ -253,8 +271,7 @@ def _split_target(target: bytes, host: bytes) -> tuple[str, bytes]:
 
 def request_body(head: RequestHead, limits: Limits) -> Body:
     """How the body that follows `head` is framed; raises `Refusal` for every ambiguous shape."""
-    lengths = field_values(head.matters, b"content-length")
-    codings = field_values(head.matters, b"transfer-encoding")
+    lengths, codings = _framing(head.matters)
     if codings:
         if lengths:
             raise Refusal(400, "Content-Length and Transfer-Encoding are both there", close=True)
@@ -514,23 +531,15 @@ def parse_response_head(raw: bytes) -> ResponseHead:
     block = raw[raw.index(b"\r\n") + 1 : -3]
     matters = _matters(block)
     hop = connection_names(matters)
-    return ResponseHead(
-        status=parser.get_status_code(),
-        reason=collected.reason,
-        block=block,
-        keep_alive=parser.get_http_version() == "1.1" and b"close" not in hop,
-        until_close=False,
-        matters=matters,
-        hop=hop,
-    )
+    keep_alive = parser.get_http_version() == "1.1" and b"close" not in hop
+    return ResponseHead(parser.get_status_code(), collected.reason, block, keep_alive, False, matters, hop)
 
 
 def response_body(head: ResponseHead, method: str) -> Body:
     """How the response's body is framed (RFC 9112, 6.3); raises `BrokenResponseError` on ambiguity."""
     if method == "HEAD" or head.status in _NO_BODY:
         return LengthBody(0)
-    lengths = field_values(head.matters, b"content-length")
-    codings = field_values(head.matters, b"transfer-encoding")
+    lengths, codings = _framing(head.matters)
     if codings:
         if lengths or len(codings) > 1 or codings[0].strip().lower() != b"chunked":
             raise BrokenResponseError("the response's framing is ambiguous")

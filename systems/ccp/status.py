@@ -40,7 +40,7 @@ def usage_page(tally: Tally, log: UsageLog, now: datetime) -> object:
         "ts": now,
         "models": tally.models,
         "requests": [
-            {"lane": lane or None, "status": int(status) or None, "outcome": outcome, "count": count}
+            {"lane": lane or None, "status": status or None, "outcome": outcome, "count": count}
             for (lane, status, outcome), count in sorted(tally.requests.items())
         ],
         "lines_lost": log.lost,
