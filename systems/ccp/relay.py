@@ -23,6 +23,7 @@ from holdfast.systems.ccp.lanes import HeadPlan, plan_head
 from holdfast.systems.ccp.routes import Routes
 from holdfast.systems.ccp.routing import Local, Route, decide
 from holdfast.systems.ccp.status import ready_page, usage_page
+from holdfast.systems.ccp.surroundings import UNCONFINED, Surroundings, read_counts
 from holdfast.systems.ccp.tally import Gauges, Tally, render_metrics
 from holdfast.systems.ccp.upstream import Pool
 from holdfast.systems.ccp.usage import UsageLine, UsageLog
@@ -39,8 +40,10 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class Relay:
     """What all connections of one process share."""
 
-    def __init__(self, routes: Routes, log: UsageLog) -> None:
+    def __init__(self, routes: Routes, log: UsageLog, surroundings: Surroundings = UNCONFINED) -> None:
         self.routes = routes
+        self.sandbox = surroundings.sandbox
+        self._broker_counts = surroundings.broker_counts
         self.log = log
         self.tally = Tally()
         self.clients: set[ClientConnection] = set()
@@ -86,6 +89,7 @@ class Relay:
             log_failing=self.log.failing,
             policy_version=self.routes.policy.version,
             denied_hosts=sum(pool.denied for pool in self.routes.pools.values()),
+            decisions=read_counts(self._broker_counts),
         )
 
     def next_request_id(self) -> str:
@@ -425,7 +429,12 @@ class LocalAnswer:
         if not task.cancelled():
             relay = self._relay
             page = ready_page(
-                relay.routes, relay.log, task.result(), complaint=relay.complaint, draining=relay.draining
+                relay.routes,
+                relay.log,
+                task.result(),
+                complaint=relay.complaint,
+                draining=relay.draining,
+                sandbox=relay.sandbox,
             )
             self._respond_json(*page)
 

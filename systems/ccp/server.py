@@ -22,6 +22,7 @@ from holdfast.systems.ccp.listen import Listen, bind_unix
 from holdfast.systems.ccp.relay import ClientConnection, Relay
 from holdfast.systems.ccp.routes import Routes, build_routes
 from holdfast.systems.ccp.settings import Settings, build_lanes, read_settings
+from holdfast.systems.ccp.surroundings import surroundings_of
 from holdfast.systems.ccp.usage import Rotation, UsageLog
 
 __all__ = ["Service", "load_service", "policy_store", "run_service"]
@@ -68,7 +69,9 @@ def run_service(service: Service, listen: Listen) -> int:
     """Serve until a signal; 0."""
     log = UsageLog(service.log_dir, service.rotation)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        status = runner.run(_serve(service, Relay(service.routes, log), listen))
+        status = runner.run(
+            _serve(service, Relay(service.routes, log, surroundings_of(service.settings)), listen)
+        )
     log.close()
     if listen.uds and listen.bound is None:
         Path(listen.uds).unlink(missing_ok=True)

@@ -44,6 +44,10 @@ class Settings:
     """`CCP_POLICY_URL`: a URL, or a file's path; empty for the embedded default."""
     pins: Mapping[str, str]
     """Lane -> SHA-256 of its upstream's public key, from `CCP_PIN_<LANE>`."""
+    confined: str
+    """`CCP_CONFINED`, set by ccp for its confined copy: the isolation that it runs under."""
+    weaker: tuple[str, ...]
+    """`CCP_WEAKER`, likewise: what `--allow-weaker` let through, one a line."""
     policy_keys: str
     """`CCP_POLICY_KEYS`: a PEM file of Ed25519 public keys; with it, every pack must be signed."""
 
@@ -57,6 +61,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         isolation = Isolation(environ.get("CCP_SANDBOX") or "none")
     except ValueError as error:
         raise ConfigError("`CCP_SANDBOX` is none of: none, seccomp, bwrap") from error
+    if environ.get("CCP_BWRAP_ARGS") and isolation is not Isolation.BWRAP:
+        raise ConfigError("`CCP_BWRAP_ARGS` needs `CCP_SANDBOX=bwrap`; without it they would confine nothing")
     via = environ.get("CCP_UPSTREAM_VIA", "")
     if via and not via.startswith("/"):
         raise ConfigError("`CCP_UPSTREAM_VIA` is not the absolute path of a broker's Unix socket")
@@ -67,6 +73,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         via,
         environ.get("CCP_POLICY_URL", ""),
         _pins(environ),
+        environ.get("CCP_CONFINED", ""),
+        tuple(environ.get("CCP_WEAKER", "").splitlines()),
         environ.get("CCP_POLICY_KEYS", ""),
     )
 

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
@@ -26,6 +27,8 @@ class Gauges:
     log_failing: bool
     policy_version: int
     denied_hosts: int
+    decisions: Mapping[str, int]
+    """What the broker decided, by its word; empty without a broker."""
 
 
 @final
@@ -158,6 +161,9 @@ def render_metrics(tally: Tally, gauges: Gauges) -> bytes:
         ),
     ):
         lines += [*_family(name, kind, text), f"{name} {int(value)}"]
+    name = "ccp_broker_decisions_total"
+    lines += _family(name, "counter", "Decisions of the broker outside the sandbox, by its reason.")
+    lines += [f'{name}{{decision="{word}"}} {n}' for word, n in sorted(gauges.decisions.items())]
     return ("\n".join(lines) + "\n").encode()
 
 
