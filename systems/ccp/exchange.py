@@ -394,7 +394,7 @@ def shown_model(model: str | None) -> str | None:
 
 def _why_not_connected(error: BaseException) -> tuple[int, str]:
     if isinstance(error, BrokerRefusedError):
-        return 502, "the broker refuses the upstream's host"
+        return 502, "the broker or proxy refuses the upstream's host"
     if isinstance(error, TimeoutError):
         return 504, "the upstream cannot be reached in time"
     if isinstance(error, ssl.SSLError):

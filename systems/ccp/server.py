@@ -21,7 +21,7 @@ from holdfast.systems.ccp.faults import ConfigError
 from holdfast.systems.ccp.listen import Listen, bind_unix
 from holdfast.systems.ccp.relay import ClientConnection, Relay
 from holdfast.systems.ccp.routes import Routes, build_routes
-from holdfast.systems.ccp.settings import Settings, build_lanes, read_settings
+from holdfast.systems.ccp.settings import Settings, build_lanes, build_vias, read_settings
 from holdfast.systems.ccp.surroundings import surroundings_of
 from holdfast.systems.ccp.usage import Rotation, UsageLog
 
@@ -62,7 +62,9 @@ def load_service(environ: Mapping[str, str], log_dir: Path, rotation: Rotation) 
 def _routes(loaded: Loaded, settings: Settings) -> Routes:
     pack = loaded.pack
     lanes = build_lanes(pack.policy, settings)
-    return build_routes(pack.policy, pack.digest, loaded.source, lanes, via=settings.via, pins=settings.pins)
+    return build_routes(
+        pack.policy, pack.digest, loaded.source, lanes, vias=build_vias(lanes, settings), pins=settings.pins
+    )
 
 
 def run_service(service: Service, listen: Listen) -> int:

@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import final
+from urllib.request import proxy_bypass_environment
 
 from holdfast.systems.ccp.faults import ConfigError
 from holdfast.systems.ccp.lanes import Lane
 from holdfast.systems.ccp.origins import Secret, parse_base_url
 from holdfast.systems.ccp.policy import ANTHROPIC_URL, ZAI_URL, Auth, LanePolicy, Policy
 
-__all__ = ["Isolation", "Settings", "build_lanes", "read_settings"]
+__all__ = ["Isolation", "Settings", "build_lanes", "build_vias", "read_settings"]
 
 _URL_VARIABLES = {"anthropic": "CCP_ANTHROPIC_URL", "zai": "CCP_ZAI_URL"}
+_PROXY = re.compile(r"http://([A-Za-z0-9._-]+:[0-9]{1,5}|\[[0-9A-Fa-f:]+\]:[0-9]{1,5})/?")
 _PIN = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _HEADER_MODES = {"zai": Auth.X_API_KEY, "auth": Auth.BEARER}
 _PUBLIC_HOSTS = {
@@ -87,6 +89,47 @@ def _pins(environ: Mapping[str, str]) -> dict[str, str]:
                 raise ConfigError(f"`{name}` is not `sha256:` and 64 hex digits, of the public key's DER")
             pins[name.removeprefix("CCP_PIN_").lower().replace("_", "-")] = value.lower()
     return pins
+
+
+def build_vias(lanes: Mapping[str, Lane], settings: Settings) -> dict[str, str]:
+    """Lane -> what its connections go through: the broker's path, or with `CCP_PROXY_FROM_ENV=1` the `host:port`
+    that `HTTPS_PROXY` names for it. Raises `ConfigError` for a proxy that cannot be used.
+
+    Loopback upstreams, and hosts that `NO_PROXY` names, are reached directly; lanes without https are loopback.
+    """
+    if settings.via:
+        return dict.fromkeys(lanes, settings.via)
+    asked = settings.environ.get("CCP_PROXY_FROM_ENV", "")
+    if asked not in {"", "0", "1"}:
+        raise ConfigError("`CCP_PROXY_FROM_ENV` is neither `1` (use the proxy variables) nor `0`")
+    if asked != "1":
+        return {}
+    if settings.isolation is not Isolation.NONE:
+        raise ConfigError(
+            "`CCP_PROXY_FROM_ENV` and `CCP_SANDBOX` exclude each other: the broker connects to the policy's hosts only"
+        )
+    environ = settings.environ
+    proxy = environ.get("https_proxy") or environ.get("HTTPS_PROXY") or ""
+    bypass = {"no": environ.get("no_proxy") or environ.get("NO_PROXY") or ""}
+    origins = {name: lane.base.origin for name, lane in lanes.items()}
+    return {
+        name: _proxy_address(proxy)
+        for name, origin in origins.items()
+        if proxy
+        and origin.scheme == "https"
+        and not origin.loopback
+        and not proxy_bypass_environment(origin.host, bypass)
+    }
+
+
+def _proxy_address(text: str) -> str:
+    found = _PROXY.fullmatch(text)
+    if found is None:
+        # Not shown: it may hold a password.
+        raise ConfigError(
+            "`HTTPS_PROXY` is not `http://host:port`; ccp speaks plain CONNECT, without a login"
+        )
+    return found[1]
 
 
 def build_lanes(policy: Policy, settings: Settings) -> dict[str, Lane]:
