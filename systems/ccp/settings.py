@@ -68,6 +68,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     via = environ.get("CCP_UPSTREAM_VIA", "")
     if via and not via.startswith("/"):
         raise ConfigError("`CCP_UPSTREAM_VIA` is not the absolute path of a broker's Unix socket")
+    if environ.get("CCP_CONFINED") and not via:
+        raise ConfigError(
+            "`CCP_CONFINED` is set by ccp for its confined copy; unset it, and set `CCP_SANDBOX`"
+        )
     return Settings(
         environ,
         _HEADER_MODES.get(mode),

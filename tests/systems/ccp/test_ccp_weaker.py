@@ -126,6 +126,7 @@ def descendants(pid: int) -> list[int]:
 REFUSED = {
     "loosening": {"CCP_BWRAP_ARGS": "--share-net"},
     "unknown": {"CCP_BWRAP_ARGS": "--seccomp 3"},
+    "a-claim-to-be-confined": {"CCP_CONFINED": "bwrap", "CCP_BWRAP_ARGS": "", "CCP_SANDBOX": ""},
     "without-bwrap": {"CCP_BWRAP_ARGS": "--hostname a", "CCP_SANDBOX": "seccomp"},
 }
 
@@ -133,6 +134,6 @@ REFUSED = {
 @pytest.mark.parametrize("wrong", REFUSED.values(), ids=REFUSED.keys())
 def test_arguments_that_cannot_be_honoured_refuse_to_start(tmp_path: Path, wrong: dict[str, str]) -> None:
     environ = {"ZAI_API_KEY": "k", "CCP_SANDBOX": "bwrap", "PATH": "/usr/bin:/bin", **wrong}
-    with pytest.raises(RuntimeError, match="CCP_BWRAP_ARGS") as caught:
+    with pytest.raises(RuntimeError, match=r"CCP_(BWRAP_ARGS|CONFINED)") as caught:
         Proxy(environ, tmp_path / "logs")
     assert "internal error" not in str(caught.value)
