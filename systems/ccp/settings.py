@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import final
-from urllib.request import proxy_bypass_environment
 
 from holdfast.systems.ccp.faults import ConfigError
 from holdfast.systems.ccp.lanes import Lane
@@ -114,16 +113,19 @@ def build_vias(lanes: Mapping[str, Lane], settings: Settings) -> dict[str, str]:
         )
     environ = settings.environ
     proxy = environ.get("https_proxy") or environ.get("HTTPS_PROXY") or ""
-    bypass = {"no": environ.get("no_proxy") or environ.get("NO_PROXY") or ""}
     origins = {name: lane.base.origin for name, lane in lanes.items()}
     return {
         name: _proxy_address(proxy)
         for name, origin in origins.items()
-        if proxy
-        and origin.scheme == "https"
-        and not origin.loopback
-        and not proxy_bypass_environment(origin.host, bypass)
+        if proxy and origin.scheme == "https" and not origin.loopback and not _bypassed(origin.host, environ)
     }
+
+
+def _bypassed(host: str, environ: Mapping[str, str]) -> bool:
+    """Whether `NO_PROXY` names the host: `*`, the host itself, or a domain above it; ports are not looked at."""
+    listed = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    names = [name.strip().lower().lstrip(".") for name in listed.split(",") if name.strip()]
+    return any(name == "*" or host == name or host.endswith(f".{name}") for name in names)
 
 
 def _proxy_address(text: str) -> str:

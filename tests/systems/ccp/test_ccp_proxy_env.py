@@ -141,6 +141,11 @@ VIAS = {
         {"CCP_PROXY_FROM_ENV": "1", "HTTPS_PROXY": "http://p:1", "NO_PROXY": ".z.ai"},
         {"anthropic": "p:1"},
     ),
+    "bypassed-all": ({"CCP_PROXY_FROM_ENV": "1", "HTTPS_PROXY": "http://p:1", "NO_PROXY": "a, *"}, {}),
+    "a-suffix-is-no-domain": (
+        {"CCP_PROXY_FROM_ENV": "1", "HTTPS_PROXY": "http://p:1", "NO_PROXY": "i.z.ai,hropic.com"},
+        {"anthropic": "p:1", "zai": "p:1"},
+    ),
     "loopback": (
         {"CCP_PROXY_FROM_ENV": "1", "HTTPS_PROXY": "http://[::1]:9", "CCP_ZAI_URL": "http://127.0.0.1:5"},
         {"anthropic": "[::1]:9"},
