@@ -125,7 +125,7 @@ def _bypassed(host: str, environ: Mapping[str, str]) -> bool:
     """Whether `NO_PROXY` names the host: `*`, the host itself, or a domain above it; ports are not looked at."""
     listed = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     names = [name.strip().lower().lstrip(".") for name in listed.split(",") if name.strip()]
-    return any(name == "*" or host == name or host.endswith(f".{name}") for name in names)
+    return any(name in {"*", host} or host.endswith(f".{name}") for name in names)
 
 
 def _proxy_address(text: str) -> str:
