@@ -284,7 +284,11 @@ def request_body(head: RequestHead, limits: Limits) -> Body:
         return LengthBody(0)
     if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
         raise Refusal(400, "Content-Length is not one number", close=True)
-    if (length := int(lengths[0])) > limits.body_bytes:
+    return _sized_body(int(lengths[0]), limits)
+
+
+def _sized_body(length: int, limits: Limits) -> LengthBody:
+    if length > limits.body_bytes:
         raise _too_large(limits)
     return LengthBody(length)
 
@@ -301,9 +305,11 @@ class HeadMemory:
     every question asked of a head but that for its length, read the other bytes.
     """
 
-    __slots__ = ("_after", "_before", "_head", "_index")
+    __slots__ = ("_after", "_before", "_head", "_index", "digits")
 
     def __init__(self) -> None:
+        self.digits = b""
+        """The length of the head that was recalled last."""
         self._before = b""
         self._after = b""
         self._head: RequestHead | None = None
@@ -327,6 +333,7 @@ class HeadMemory:
         digits = raw[len(before) : len(raw) - len(after)]
         if not _LENGTH.fullmatch(digits):
             return None
+        self.digits = digits
         index = self._index
         if head.matters[index][1] == digits:
             return head
@@ -391,7 +398,7 @@ class RequestReader:
 
     def next_request(self) -> Request | None:
         """The next whole request, or None until more is fed; raises `Refusal`, after which it is spent."""
-        if self._head is None and not self._read_head():
+        if self._head is None and not (self._buffer and self._read_head()):
             return None
         return self._read_body()
 
@@ -416,7 +423,7 @@ class RequestReader:
         head = self._memory.recall(raw)
         if head is not None:
             self._head = head
-            self._body = request_body(head, limits)
+            self._body = _sized_body(int(self._memory.digits), limits)
             return True
         self._head = head = parse_request_head(raw, limits)
         self._body = request_body(head, limits)

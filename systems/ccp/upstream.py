@@ -21,6 +21,8 @@ __all__ = ["BrokerRefusedError", "Pool", "UpstreamConnection", "UpstreamUser"]
 
 _CONNECT_ANSWER_LIMIT = 4096
 _IDLE_KEPT = 128
+_JOINED_BYTES = 48 * 1024
+"""Up to here a copy costs less than a write of two pieces."""
 _IDLE_SECONDS = 30.0
 
 
@@ -42,7 +44,7 @@ class UpstreamUser(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """One connection to one origin."""
 
-    __slots__ = ("idle_since", "origin", "pool", "reused", "transport", "user")
+    __slots__ = ("idle_since", "origin", "paused", "pool", "reused", "transport", "user")
 
     def __init__(self, pool: "Pool", origin: Origin) -> None:
         self.pool = pool
@@ -50,6 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.user: UpstreamUser | None = None
         self.transport: asyncio.Transport | None = None
         self.reused = False
+        self.paused = False
         self.idle_since = 0.0
 
     def send(self, planned: PlannedHead, body: bytes) -> None:
@@ -57,10 +60,10 @@ class UpstreamConnection(asyncio.Protocol):
         if planned.origin != self.origin:
             raise CredentialLeakError(f"a head for {planned.origin} was to be written to {self.origin}")
         assert self.transport is not None
-        if body:
+        if len(body) > _JOINED_BYTES:
             self.transport.writelines((planned.raw, body))
         else:
-            self.transport.write(planned.raw)
+            self.transport.write(planned.raw + body)
 
     @property
     def quiet(self) -> bool:
@@ -76,11 +79,13 @@ class UpstreamConnection(asyncio.Protocol):
     def pause(self) -> None:
         """Read no more until `resume`: the client is slower than the upstream."""
         if self.transport is not None and not self.transport.is_closing():
+            self.paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """The other half of `pause`."""
-        if self.transport is not None and not self.transport.is_closing():
+        if self.paused and self.transport is not None and not self.transport.is_closing():
+            self.paused = False
             self.transport.resume_reading()
 
     # asyncio.Protocol
