@@ -34,9 +34,7 @@ def render(rows: dict[str, list[Row]]) -> Table:
     for bench, figures in rows.items():
         for row in figures:
             promised = "" if row.limit is None else f"{'>=' if row.more_is_better else '<='} {row.limit:g}"
-            table.add_row(
-                bench, row.name, f"{row.value:.4g} {row.unit}", promised, WORDS[row.holds], row.note
-            )
+            table.add_row(bench, row.name, row.shown, promised, WORDS[row.holds], row.note)
     return table
 
 

@@ -14,9 +14,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from time import monotonic, perf_counter
 from typing import Any, cast, final
 
@@ -29,10 +30,14 @@ NIGHTLY = os.environ.get("HOLDFAST_PROFILE") == "nightly"
 REQUESTS = 40_000 if NIGHTLY else 12_000
 CONNECTIONS = 32
 SINGLE = 6_000 if NIGHTLY else 2_000
+BLOCKS = 10 if NIGHTLY else 5
 STREAMS = 1_000
 EVENTS = 400 if NIGHTLY else 150
 PACE_SECONDS = 0.01
-BODY = json.dumps({"model": "claude-haiku-4-5", "max_tokens": 64, "messages": ["x" * 20_300]}).encode()
+BODY = json.dumps(
+    {"model": "claude-haiku-4-5", "max_tokens": 64, "messages": ["x" * 20_300]}, separators=(",", ":")
+).encode()
+"""Without blanks, as JavaScript's and the SDKs' own writers put it."""
 ANSWER_BODY = json.dumps(
     {"type": "message", "usage": {"input_tokens": 9, "output_tokens": 9}, "pad": "y" * 930}
 ).encode()
@@ -44,11 +49,11 @@ FIELDS = (
     b"anthropic-version: 2023-06-01\r\nanthropic-beta: a,b\r\nUser-Agent: claude-cli/2.1\r\nX-App: cli\r\n"
     b"Accept: application/json\r\nX-Stainless-Lang: js\r\nX-Stainless-OS: Linux\r\n"
 )
-REQUEST = b"POST /v1/messages?beta=true HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n%s" % (
-    FIELDS,
-    len(BODY),
-    BODY,
+REQUEST, LONGER_REQUEST = (
+    b"POST /v1/messages?beta=true HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n%s" % (FIELDS, len(body), body)
+    for body in (BODY, BODY.replace(b"xx", b"xxx", 1))
 )
+"""Sent in turn: a client's heads repeat themselves, and their lengths do not."""
 STREAM_BODY = b'{"model":"claude-haiku-4-5","stream":true}'
 STREAM_REQUEST = b"POST /v1/messages HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n%s" % (
     FIELDS, len(STREAM_BODY), STREAM_BODY,
@@ -133,7 +138,7 @@ class _Load(asyncio.Protocol):
             return
         self._desk.left -= 1
         self._since = perf_counter()
-        self._transport.write(REQUEST)
+        self._transport.write(REQUEST if self._desk.left % 2 else LONGER_REQUEST)
 
     def data_received(self, data: bytes) -> None:
         self._got += data
@@ -245,12 +250,9 @@ class Running:
         return found
 
     def cpu_seconds(self) -> float:
-        """User and system time that the kernel charged so far."""
-        ticks = 0
-        for pid in self.pids:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        """Time on a core that the kernel charged so far, threads and children included (to the nanosecond)."""
+        tasks = [task for pid in self.pids for task in Path(f"/proc/{pid}/task").iterdir()]
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def rss_mib(self) -> float:
         """Resident memory now."""
@@ -430,9 +432,12 @@ def litellm(folder: Path, upstream: int) -> Iterator[Running]:
         yield running
 
 
-Peer = tuple[str, Callable[[Path, int], contextlib.AbstractContextManager[Running]], Callable[[], bool], int]
-PEERS: tuple[Peer, ...] = (
-    ("nginx", nginx, lambda: bool(shutil.which("nginx") or Path("/usr/sbin/nginx").exists()), 1),
+def _has_nginx() -> bool:
+    return bool(shutil.which("nginx") or Path("/usr/sbin/nginx").exists())
+
+
+Start = Callable[[Path, int], contextlib.AbstractContextManager[Running]]
+PEERS: tuple[tuple[str, Start, Callable[[], bool], int], ...] = (
     ("HAProxy", haproxy, lambda: bool(shutil.which("haproxy") or Path("/usr/sbin/haproxy").exists()), 1),
     ("aiohttp both sides", _framework(AIOHTTP), lambda: importlib.util.find_spec("aiohttp") is not None, 4),
     ("uvicorn + httpx", _framework(HTTPX), lambda: importlib.util.find_spec("httpx") is not None, 16),
@@ -446,10 +451,40 @@ PEERS: tuple[Peer, ...] = (
 
 def _cpu_per_request(running: Running, requests: int) -> tuple[float, float]:
     """Microseconds of CPU a request at 32 connections, and requests a second."""
-    _run(_load(running.port, max(requests // 10, CONNECTIONS), CONNECTIONS))
     cpu, since = running.cpu_seconds(), perf_counter()
     _run(_load(running.port, requests, CONNECTIONS))
     return (running.cpu_seconds() - cpu) / requests * 1e6, requests / (perf_counter() - since)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What blocks in turn have shown of one proxy: medians of CPU and rate, and every latency at c=1."""
+
+    cpu: float
+    rate: float
+    one: list[float]
+
+
+def _in_turn(proxies: Mapping[str, Running], upstream: int) -> tuple[dict[str, Compared], list[float]]:
+    """The proxies and the bare upstream, block by block in turn, so that whatever else the machine does meets
+    them all alike; nothing runs in the one that waits."""
+    for running in proxies.values():
+        _run(_load(running.port, 2_000, CONNECTIONS))
+    blocks: dict[str, list[tuple[float, float]]] = {name: [] for name in proxies}
+    ones: dict[str, list[float]] = {name: [] for name in proxies}
+    direct: list[float] = []
+    for _ in range(BLOCKS):
+        for name, running in proxies.items():
+            blocks[name].append(_cpu_per_request(running, REQUESTS // BLOCKS))
+        direct += _run(_load(upstream, SINGLE // BLOCKS, 1))
+        for name, running in proxies.items():
+            ones[name] += _run(_load(running.port, SINGLE // BLOCKS, 1))
+    compared = {
+        name: Compared(median(cpu for cpu, _ in each), median(rate for _, rate in each), ones[name])
+        for name, each in blocks.items()
+    }
+    return compared, direct
 
 
 def measure() -> Iterable[Row]:
@@ -473,63 +508,71 @@ def measure() -> Iterable[Row]:
 
 
 def _rows(folder: Path, upstream: int) -> Iterable[Row]:
-    load = f"{len(BODY)} B POST, {len(ANSWER_BODY)} B answer, c={CONNECTIONS}"
-    direct = _run(_load(upstream, SINGLE, 1))
-    direct_delays = _run(_streams(upstream, 8))
-    limit: float | None = None
-    peers: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        proxies = {"ccp": stack.enter_context(ccp(folder, upstream))}
+        if _has_nginx():
+            proxies["nginx"] = stack.enter_context(nginx(folder, upstream))
+        compared, direct = _in_turn(proxies, upstream)
+        yield from _cost_rows(compared, direct)
+        yield from _delay_rows(proxies, upstream)
     for name, start, here, slower in PEERS:
-        if not here():
-            yield Row(f"CPU a request, {name}", 0.0, "us", note="not installed here, so not measured")
-            continue
-        with start(folder, upstream) as running:
-            cpu, rate = _cpu_per_request(running, max(REQUESTS // slower, 200))
-            if name == "nginx":
-                limit = cpu
-                peers["one"] = _run(_load(running.port, SINGLE, 1))
-                peers["delays"] = _run(_streams(running.port, 8))
-        yield Row(f"CPU a request, {name}", cpu, "us", note=f"{load}; {rate:,.0f} requests/s")
-    with ccp(folder, upstream) as running:
-        cpu, rate = _cpu_per_request(running, REQUESTS)
-        yield Row(
-            "CPU a request, ccp", cpu, "us", note=f"{load}; {rate:,.0f} requests/s; usage log and observer on"
-        )
-        if limit is not None:
-            yield Row("CPU a request, ccp over nginx", cpu / limit, "x", limit=3.0, note=load)
-        one = _run(_load(running.port, SINGLE, 1))
-        delays = _run(_streams(running.port, 8))
-    added = (percentile(one, 0.5) - percentile(direct, 0.5)) * 1e6
-    yield Row(
-        "added p50 over direct, ccp, c=1",
-        added,
-        "us",
-        limit=150.0,
-        note=f"direct {percentile(direct, 0.5) * 1e6:.0f} us",
-    )
-    if "one" in peers:
-        added = (percentile(peers["one"], 0.5) - percentile(direct, 0.5)) * 1e6
-        yield Row("added p50 over direct, nginx, c=1", added, "us")
-        late = (percentile(peers["delays"], 0.99) - percentile(direct_delays, 0.99)) * 1e6
-        yield Row("SSE: added delay an event, p99, nginx", late, "us")
-    note = f"8 streams x {EVENTS} events; direct p99 {percentile(direct_delays, 0.99) * 1e6:.0f} us"
-    late = (percentile(delays, 0.99) - percentile(direct_delays, 0.99)) * 1e6
-    yield Row("SSE: added delay an event, p99, ccp", late, "us", limit=200.0, note=note)
+        yield _peer_row(name, start, here, folder, upstream, max(REQUESTS // slower, 200))
     with ccp(folder, upstream) as running:
         seen: list[float] = []
         got = _run(_streams(running.port, STREAMS, lambda: seen.append(running.rss_mib())))
     note = f"{len(got)} of {STREAMS * EVENTS} events arrived"
     yield Row(f"memory with {STREAMS} streams running, ccp", max(seen), "MiB", limit=150.0, note=note)
-    big = json.dumps(
-        {"model": "claude-haiku-4-5", "messages": [{"content": "hello \n"} for _ in range(32_000)]}
-    ).encode()
-    seconds = median_seconds(lambda: read_top_level(big), rounds=50)
+    yield from _model_rows()
+
+
+def _cost_rows(compared: Mapping[str, Compared], direct: list[float]) -> Iterable[Row]:
+    load = f"{len(BODY)} B POST, {len(ANSWER_BODY)} B answer, c={CONNECTIONS}"
+    mine, limit = compared["ccp"], compared.get("nginx")
+    for name, each in compared.items():
+        yield Row(f"CPU a request, {name}", each.cpu, "us", note=f"{load}; {each.rate:,.0f} requests/s")
+    ratio = None if limit is None else mine.cpu / limit.cpu
     yield Row(
-        "model found in a body of 1 MiB",
-        seconds * 1e3,
-        "ms",
-        limit=1.0,
-        note=f"{len(big)} bytes, many small objects",
-    )
+        "CPU a request, ccp over nginx", ratio, "x", limit=3.0,
+        note=f"{BLOCKS} blocks in turn; usage log and observer on" if limit else "nginx is not installed here",
+    )  # fmt: skip
+    base = percentile(direct, 0.5)
+    for name, each in compared.items():
+        added = (percentile(each.one, 0.5) - base) * 1e6
+        promised = 150.0 if name == "ccp" else None
+        note = f"direct {base * 1e6:.0f} us; {len(direct)} requests each, in turn"
+        yield Row(f"added p50 over direct, {name}, c=1", added, "us", limit=promised, note=note)
+
+
+def _delay_rows(proxies: Mapping[str, Running], upstream: int) -> Iterable[Row]:
+    direct = percentile(_run(_streams(upstream, 8)), 0.99)
+    for name, running in proxies.items():
+        late = (percentile(_run(_streams(running.port, 8)), 0.99) - direct) * 1e6
+        promised = 200.0 if name == "ccp" else None
+        note = f"8 streams x {EVENTS} events; direct p99 {direct * 1e6:.0f} us"
+        yield Row(f"SSE: added delay an event, p99, {name}", late, "us", limit=promised, note=note)
+
+
+def _peer_row(
+    name: str, start: Start, here: Callable[[], bool], folder: Path, upstream: int, requests: int
+) -> Row:
+    if not here():
+        return Row(f"CPU a request, {name}", None, "us", note="not installed here, so not measured")
+    with start(folder, upstream) as running:
+        _run(_load(running.port, max(requests // 10, CONNECTIONS), CONNECTIONS))
+        cpu, rate = _cpu_per_request(running, requests)
+    return Row(f"CPU a request, {name}", cpu, "us", note=f"the same load; {rate:,.0f} requests/s")
+
+
+def _model_rows() -> Iterable[Row]:
+    """Of exactly 1 MiB, as clients write it and as a writer with blanks does."""
+    for words, separators in (("without blanks", (",", ":")), ("with blanks", (", ", ": "))):
+        messages: list[dict[str, str]] = [{"role": "user", "content": "hello \n" * 20}] * 5_000
+        fields = {"model": "claude-haiku-4-5", "messages": messages, "pad": ""}
+        missing = 2**20 - len(json.dumps(fields, separators=separators))
+        body = json.dumps({**fields, "pad": "x" * missing}, separators=separators).encode()
+        assert len(body) == 2**20
+        seconds = median_seconds(lambda body=body: read_top_level(body), rounds=50)  # type: ignore[misc]
+        yield Row(f"model found in 1 MiB {words}", seconds * 1e3, "ms", limit=1.0, note=f"{len(body)} bytes")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ class Row:
     """A figure: what was measured, how much, against which limit or peer."""
 
     name: str
-    value: float
+    value: float | None
+    """None for what could not be measured here; the note says why."""
     unit: str
     """`us`, `ms`, `s`, `MiB`, `x` (a ratio), `/s`, ..."""
     limit: float | None = None
@@ -25,10 +26,17 @@ class Row:
     """How it was taken: sizes, counts, the peer and its version."""
 
     @property
+    def shown(self) -> str:
+        """The value with its unit."""
+        return "not measured" if self.value is None else f"{self.value:.4g} {self.unit}"
+
+    @property
     def holds(self) -> bool | None:
-        """Whether the promise is kept; None where there is none."""
+        """Whether the promise is kept; None where there is none. What was not measured keeps no promise."""
         if self.limit is None:
             return None
+        if self.value is None:
+            return False
         return self.value >= self.limit if self.more_is_better else self.value <= self.limit
 
 

@@ -39,12 +39,14 @@ from holdfast.sandbox import (
     BadInputError,
     CannotConfineError,
     Command,
+    Further,
     Isolation,
     Profile,
     SandboxError,
     Spawner,
     confine,
     load_profile,
+    parse_further,
     parse_isolation,
     parse_isolations,
     read_host,
@@ -188,11 +190,18 @@ def deny(
     ] = False,
     results: ResultsOption = Path("results"),
     quiet: Annotated[bool, typer.Option("--quiet")] = False,
+    bwrap_args: Annotated[
+        str, typer.Option("--bwrap-args", help="Further arguments of bwrap, as CCP_BWRAP_ARGS takes them.")
+    ] = "",
+    allow_weaker: Annotated[
+        bool, typer.Option("--allow-weaker", help="Take arguments that loosen the sandbox.")
+    ] = False,
 ) -> int:
     """Attack each isolation with the battery, with CMD as a service beside the probes if one is given."""
     service = _service(command, ready)
     foreign = parse_launchers(launcher or ())
     own = parse_isolations(isolation or "none,seccomp,bwrap") if isolation or not foreign else ()
+    further = parse_further(bwrap_args, source="--bwrap-args", allow_weaker=allow_weaker)
     return _campaign(
         suites=(),
         isolations=(*own, *foreign),
@@ -205,6 +214,7 @@ def deny(
         probes=catalogue() if every else all_probes(),
         proves=proves,
         attributes=attributes,
+        further=further,
     ).code
 
 
@@ -298,6 +308,7 @@ def _campaign(
     probes: tuple[Probe, ...] | None = None,
     proves: bool = False,
     attributes: bool = False,
+    further: Further | None = None,
     teller: Teller | None = None,
 ) -> Concluded:
     """Sweep, take the folder, run, judge, write, tell."""
@@ -314,6 +325,9 @@ def _campaign(
         service=service,
         proxy_command=proxy,
         readable=(*folders_of(words, read_host()), *_existing("--readable", readable)),
+        alterations={}
+        if further is None
+        else {Isolation.BWRAP: lambda plan: plan.with_further(further.words)},
     )
     sweep()
     if results.exists() and not results.is_dir():

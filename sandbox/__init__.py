@@ -11,6 +11,7 @@ Who only wants to confine: `confine(isolation, command, profile=...)`, or `holdf
 """
 
 from holdfast.sandbox.confine import confine, policy_for
+from holdfast.sandbox.further import Further, parse_further
 from holdfast.sandbox.host import Host, read_host
 from holdfast.sandbox.isolation import Isolation, parse_isolation, parse_isolations
 from holdfast.sandbox.plan import Command, Plan, plan_for
@@ -23,6 +24,7 @@ __all__ = [
     "CannotConfineError",
     "Command",
     "Confined",
+    "Further",
     "Host",
     "Isolation",
     "Plan",
@@ -31,6 +33,7 @@ __all__ = [
     "Spawner",
     "confine",
     "load_profile",
+    "parse_further",
     "parse_isolation",
     "parse_isolations",
     "parse_profile",

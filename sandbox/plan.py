@@ -22,6 +22,7 @@ __all__ = [
     "DropBoundingSet",
     "DropCapabilities",
     "Execute",
+    "Extra",
     "Filter",
     "Hide",
     "HostRoot",
@@ -179,6 +180,14 @@ class Through:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Extra:
+    """Further arguments that a person gave bwrap; after the plan's own, so that they have the last word."""
+
+    words: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Chdir:
     """The working directory."""
 
@@ -211,6 +220,7 @@ Op = (
     | LandlockDomain
     | Filter
     | Through
+    | Extra
     | Chdir
     | Execute
 )
@@ -227,6 +237,13 @@ class Plan:
     def without(self, *kinds: type[Op]) -> "Plan":
         """The same plan with operations left out: an ablation, or a fault planted on purpose."""
         return Plan(self.isolation, tuple(op for op in self.ops if not isinstance(op, kinds)))
+
+    def with_further(self, words: tuple[str, ...]) -> "Plan":
+        """The same plan with a person's own arguments of bwrap, in front of the command."""
+        if not words:
+            return self
+        at = next(index for index, op in enumerate(self.ops) if isinstance(op, Execute))
+        return Plan(self.isolation, (*self.ops[:at], Extra(words), *self.ops[at:]))
 
     def words(self) -> tuple[str, ...]:
         """Each operation as a person reads it."""
@@ -368,6 +385,8 @@ def describe(op: Op) -> str:
             text += f" with {', '.join(loosened)} off" if loosened else ""
         case Filter(profile, code):
             text = f"load the filter of {profile} ({len(code) // 8} instructions)"
+        case Extra(words):
+            text = f"further arguments of bwrap: {' '.join(words)}"
         case Chdir(path):
             text = f"change to {path}"
         case Execute(argv, environment):

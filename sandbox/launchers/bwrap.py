@@ -14,6 +14,7 @@ from holdfast.sandbox.plan import (
     DieWithParent,
     DropCapabilities,
     Execute,
+    Extra,
     Filter,
     Hide,
     HostRoot,
@@ -93,6 +94,8 @@ def _arguments(op: Op) -> Iterator[str]:  # noqa: C901, PLR0912 - one case an op
             yield from ("--chdir", path)
         case Filter():
             yield from ("--seccomp", str(FILTER_TARGET))
+        case Extra(words):
+            yield from words
         case Execute(argv, _):
             yield from ("--", *argv)
         case _:

@@ -8,8 +8,9 @@ body goes through a JSON parser, and then its top level is walked key by key aga
     walk:    every top-level key literal in turn; its value must be byte for byte what the parser gave
 
 Without duplicates the two agree to the last byte. With duplicates they cannot, and the walk names the key.
+Where the parser's keys and values by themselves account for every byte of the body, the walk is spared.
 `model` keys below the top level lie inside raw values and are never looked at: they are content.
-Figures: 21 KB in about 15 us, 1.15 MB in under 1 ms; a JSON parse to objects takes five times as long.
+Figures: 21 KB in about 10 us, 1 MiB in about 0.5 ms; a JSON parse to objects takes five times as long.
 """
 
 import re
@@ -22,6 +23,7 @@ from holdfast.systems.ccp.faults import Refusal
 __all__ = ["TopLevel", "read_top_level", "splice_model"]
 
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TEXT = msgspec.json.Decoder(str)
 _KEY = re.compile(rb'[ \t\n\r]*+("(?:[^"\\]++|\\.)*+")[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL)
 _AFTER = re.compile(rb"[ \t\n\r]*+([,}])")
 _OPEN = re.compile(rb"[ \t\n\r]*+\{")
@@ -32,9 +34,6 @@ class TopLevel(msgspec.Struct, frozen=True):
     """What routing may know of a body."""
 
     model: str
-    start: int
-    """Where the model's string literal begins, its quote included."""
-    end: int
     stream: bool
 
 
@@ -48,16 +47,26 @@ def read_top_level(body: bytes) -> TopLevel:
         ) from error
     if "model" not in fields:
         raise Refusal(400, "the request's body has no `model`")
-    start = _walk(body, fields)
-    literal = bytes(fields["model"])
-    if literal[:1] != b'"':
-        raise Refusal(400, "the request's `model` is not a string")
-    return TopLevel(
-        model=msgspec.json.decode(literal, type=str),
-        start=start,
-        end=start + len(literal),
-        stream="stream" in fields and bytes(fields["stream"]) == b"true",
-    )
+    if not _fills(body, fields):
+        _walk(body, fields)
+    try:
+        model = _TEXT.decode(fields["model"])
+    except msgspec.ValidationError as error:
+        raise Refusal(400, "the request's `model` is not a string") from error
+    stream = fields.get("stream")
+    return TopLevel(model, stream is not None and bytes(stream) == b"true")
+
+
+def _fills(body: bytes, fields: dict[str, msgspec.Raw]) -> bool:
+    """Whether the parser's keys and values, written without a blank or an escape, are as long as `body`.
+
+    Then there is no second key: each member takes at least that much room, and a blank, an escaped key, or a
+    member that the parser dropped for a later one would make the body longer. Most clients write like this.
+    """
+    size = 1 + len(fields)
+    for name, value in fields.items():
+        size += len(name if name.isascii() else name.encode()) + 3 + len(memoryview(value))
+    return size == len(body)
 
 
 def _walk(body: bytes, fields: dict[str, msgspec.Raw]) -> int:
@@ -88,9 +97,11 @@ def _walk(body: bytes, fields: dict[str, msgspec.Raw]) -> int:
             return found
 
 
-def splice_model(body: bytes, top: TopLevel, model: str) -> bytes:
-    """`body` with the model's literal replaced, and every other byte as it was."""
-    return body[: top.start] + msgspec.json.encode(model) + body[top.end :]
+def splice_model(body: bytes, model: str) -> bytes:
+    """`body`, which `read_top_level` took, with the model's literal replaced and every other byte as it was."""
+    fields = _DECODER.decode(body)
+    start = _walk(body, fields)
+    return body[:start] + msgspec.json.encode(model) + body[start + len(bytes(fields["model"])) :]
 
 
 def _why(error: Exception) -> str:

@@ -4,13 +4,13 @@
 
 No TCP socket enters the sandbox: `connect(AF_UNSPEC)` would turn one into a way into the host's network.
 Outward the broker carries CONNECT to exactly the policy's hosts, and for TLS only when the ClientHello
-names that very host. It looks at no other byte. Each decision is one line in `broker.jsonl`.
+names that very host. It looks at no other byte. Each decision is one line in `broker.jsonl`, and counted.
 """
 
 import asyncio
 import contextlib
 import os
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,6 +20,7 @@ import msgspec
 
 from holdfast.clock import utc_now
 from holdfast.systems.ccp.origins import Origin
+from holdfast.systems.ccp.surroundings import COUNTS
 
 __all__ = ["Broker", "Decision", "decide_connect", "server_name"]
 
@@ -27,6 +28,7 @@ _HEAD_LIMIT = 4096
 _HELLO_LIMIT = 16 * 1024 + 5
 _BLOCK = 256 * 1024
 _SECONDS = 10.0
+LOG_BYTES = 8 * 1024 * 1024
 
 
 class Decision(Enum):
@@ -92,18 +94,55 @@ class _Line(msgspec.Struct, frozen=True):
     schema: str = "ccp.broker/1"
 
 
+class _Weaker(msgspec.Struct, frozen=True):
+    ts: str
+    weaker: str
+    schema: str = "ccp.broker/1"
+
+
+@final
+class _BoundedLog:
+    """JSON lines in one file, and the file before it as `NAME.1`: never more than twice `max_bytes`."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def write(self, line: msgspec.Struct) -> None:
+        """Never raises: what cannot be logged is still counted."""
+        data = msgspec.json.encode(line) + b"\n"
+        with contextlib.suppress(OSError):
+            if os.fstat(self._fd).st_size + len(data) > self._max_bytes:
+                self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+                fresh = self._open()
+                os.close(self._fd)
+                self._fd = fresh
+            os.write(self._fd, data)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
 @final
 class Broker:
     """Both directions, for one confined proxy."""
 
-    def __init__(self, folder: Path, allowed: Mapping[str, Origin], log: Path) -> None:
+    def __init__(
+        self, folder: Path, allowed: Mapping[str, Origin], log: Path, *, log_bytes: int = LOG_BYTES
+    ) -> None:
         self.inner = folder / "in.sock"
         """Where the confined proxy listens."""
         self.outer = folder / "out.sock"
         """Where it asks for upstreams."""
         self._allowed = allowed
         self._tasks: set[asyncio.Task[None]] = set()
-        self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._counts = dict.fromkeys((decision.value for decision in Decision), 0)
+        self._counts_file = folder / COUNTS
+        self._log = _BoundedLog(log, log_bytes)
 
     async def start_outward(self) -> asyncio.AbstractServer:
         """Listen for the proxy's CONNECTs; before the proxy starts."""
@@ -116,7 +155,12 @@ class Broker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for _ in range(3):
             await asyncio.sleep(0)  # a transport closes its socket in a later turn of the loop
-        os.close(self._log)
+        self._log.close()
+
+    def note_weaker(self, options: Sequence[str]) -> None:
+        """Write down what loosens the sandbox, before anything runs in it."""
+        for option in options:
+            self._log.write(_Weaker(utc_now().isoformat(timespec="milliseconds"), option))
 
     def inward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one client's connection to the proxy inside."""
@@ -175,9 +219,12 @@ class Broker:
 
     def _note(self, target: str, decision: Decision) -> None:
         shown = target if target in self._allowed else "(another host)"
-        line = _Line(utc_now().isoformat(timespec="milliseconds"), shown, decision.value)
+        self._log.write(_Line(utc_now().isoformat(timespec="milliseconds"), shown, decision.value))
+        self._counts[decision.value] += 1
+        temporary = self._counts_file.with_suffix(".tmp")
         with contextlib.suppress(OSError):
-            os.write(self._log, msgspec.json.encode(line) + b"\n")
+            temporary.write_bytes(msgspec.json.encode(self._counts))
+            temporary.replace(self._counts_file)
 
 
 _Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]

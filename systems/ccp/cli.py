@@ -31,6 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--uds", default="", metavar="PATH", help="listen on a Unix socket in place of TCP")
     serve.add_argument("--allow-remote", action="store_true", help="allow a --host that others can reach")
     serve.add_argument("--workers", type=int, default=1, metavar="N", help="processes on the one address")
+    serve.add_argument(
+        "--allow-weaker", action="store_true", help="take options in CCP_BWRAP_ARGS that loosen the sandbox"
+    )
     serve.add_argument("--log-max-bytes", type=int, default=64 * 1024 * 1024, metavar="N")
     serve.add_argument("--log-max-seconds", type=float, default=86400.0, metavar="S")
     serve.add_argument("--log-keep", type=int, default=14, metavar="N", help="archives to keep")
@@ -126,7 +129,7 @@ def _serve(options: argparse.Namespace) -> int:
     if service.settings.isolation is not Isolation.NONE:
         from holdfast.systems.ccp.confined import run_confined
 
-        return run_confined(service, listen, _inner_args(options))
+        return run_confined(service, listen, _inner_args(options), allow_weaker=options.allow_weaker)
     if options.workers == 1:
         return run_service(service, listen)
     from holdfast.systems.ccp.workers import run_workers

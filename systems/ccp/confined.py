@@ -8,12 +8,14 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import uvloop
 
@@ -21,12 +23,14 @@ from holdfast.clock import wait_until
 from holdfast.sandbox import (
     Command,
     Confined,
+    Further,
     Isolation,
     Profile,
     SandboxError,
     Spawner,
     confine,
     load_profile,
+    parse_further,
 )
 from holdfast.systems.ccp.broker import Broker
 from holdfast.systems.ccp.faults import ConfigError
@@ -42,9 +46,18 @@ PASSED = ("ZAI_API_KEY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Besides `CCP_*`: all that the inside needs of the environment."""
 
 
-def run_confined(service: Service, listen: Listen, inner_args: Sequence[str]) -> int:
+@final
+@dataclass(frozen=True, slots=True)
+class Walls:
+    """What the confined copy is confined by, besides the isolation."""
+
+    profile: Profile
+    further: Further
+
+
+def run_confined(service: Service, listen: Listen, inner_args: Sequence[str], *, allow_weaker: bool) -> int:
     """Serve through a confined copy of this program; raises `ConfigError` for what cannot be honoured."""
-    profile = _profile(service.settings.environ)
+    walls = Walls(_profile(service.settings.environ), _further(service, allow_weaker=allow_weaker))
     _check(service)
     with ExitStack() as stack:
         # The log proves its folder before anything starts, and cuts off what an earlier kill has torn.
@@ -53,8 +66,11 @@ def run_confined(service: Service, listen: Listen, inner_args: Sequence[str]) ->
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         spawner = stack.enter_context(Spawner())
         broker = Broker(folder, _destinations(service), service.log_dir / "broker.jsonl")
+        broker.note_weaker(walls.further.weaker)
+        for option in walls.further.weaker:
+            sys.stderr.write(f"ccp: the sandbox is weaker by `{option}`, as --allow-weaker asks\n")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(service, listen, spawner, broker, profile, inner_args))
+            return runner.run(_serve(service, listen, spawner, broker, walls, inner_args))
 
 
 def _profile(environ: Mapping[str, str]) -> Profile:
@@ -70,10 +86,16 @@ def _profile(environ: Mapping[str, str]) -> Profile:
     return profile
 
 
+def _further(service: Service, *, allow_weaker: bool) -> Further:
+    text = service.settings.environ.get("CCP_BWRAP_ARGS", "")
+    try:
+        return parse_further(text, source="CCP_BWRAP_ARGS", allow_weaker=allow_weaker)
+    except SandboxError as error:
+        raise ConfigError(str(error)) from error
+
+
 def _check(service: Service) -> None:
     settings = service.settings
-    if settings.environ.get("CCP_BWRAP_ARGS"):
-        raise ConfigError("`CCP_BWRAP_ARGS` cannot be honoured by this build; unset it")
     if settings.via:
         raise ConfigError(
             "`CCP_UPSTREAM_VIA` and `CCP_SANDBOX` exclude each other: a confined ccp has its own broker"
@@ -94,11 +116,11 @@ def _destinations(service: Service) -> dict[str, Origin]:
     return {origin.hostport: origin for origin in origins}
 
 
-def _command(service: Service, broker: Broker, inner_args: Sequence[str]) -> Command:
+def _command(service: Service, broker: Broker, walls: Walls, inner_args: Sequence[str]) -> Command:
     environ = service.settings.environ
     log_dir = service.log_dir.resolve()
     kept = {k: v for k, v in environ.items() if v and (k in PASSED or k.startswith("CCP_"))}
-    for name in ("CCP_SANDBOX", "CCP_SECCOMP_PROFILE"):
+    for name in ("CCP_SANDBOX", "CCP_SECCOMP_PROFILE", "CCP_BWRAP_ARGS"):
         kept.pop(name, None)
     files = (service.settings.policy, service.settings.policy_keys, environ.get("SSL_CERT_FILE", ""))
     for name, file in zip(("CCP_POLICY_URL", "CCP_POLICY_KEYS", "SSL_CERT_FILE"), files, strict=True):
@@ -109,20 +131,30 @@ def _command(service: Service, broker: Broker, inner_args: Sequence[str]) -> Com
     return Command(
         (*argv, "--log-dir", str(log_dir), *inner_args),
         cwd=str(log_dir),
-        environment={**kept, "CCP_UPSTREAM_VIA": str(broker.outer)},
+        environment={
+            **kept,
+            "CCP_UPSTREAM_VIA": str(broker.outer),
+            "CCP_CONFINED": service.settings.isolation.value,
+            "CCP_WEAKER": "\n".join(walls.further.weaker),
+        },
         readable=readable,
         writable=(str(broker.inner.parent), str(log_dir)),
     )
 
 
-def _start(
-    spawner: Spawner, service: Service, command: Command, broker: Broker, profile: Profile
-) -> Confined:
+def _start(spawner: Spawner, service: Service, command: Command, broker: Broker, walls: Walls) -> Confined:
     isolation = Isolation(service.settings.isolation.value)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        confined = confine(spawner, isolation, command, profile=profile, descriptors={0: null, 1: null, 2: 2})
-        wait_until(broker.inner.exists, what="the confined proxy's socket", seconds=START_SECONDS)
+        confined = confine(
+            spawner,
+            isolation,
+            command,
+            profile=walls.profile,
+            descriptors={0: null, 1: null, 2: 2},
+            further=walls.further,
+        )
+        wait_until(lambda: _accepts(broker.inner), what="the confined proxy's socket", seconds=START_SECONDS)
     except SandboxError as error:
         raise ConfigError(f"`CCP_SANDBOX={isolation.value}` cannot be honoured here: {error}") from error
     except TimeoutError as error:
@@ -132,19 +164,29 @@ def _start(
     return confined
 
 
+def _accepts(path: Path) -> bool:
+    """Whether a connection is taken: the socket's name is there before anybody listens on it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 async def _serve(
     service: Service,
     listen: Listen,
     spawner: Spawner,
     broker: Broker,
-    profile: Profile,
+    walls: Walls,
     inner_args: Sequence[str],
 ) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     outward = await broker.start_outward()
-    command = _command(service, broker, inner_args)
-    confined = await loop.run_in_executor(None, _start, spawner, service, command, broker, profile)
+    command = _command(service, broker, walls, inner_args)
+    confined = await loop.run_in_executor(None, _start, spawner, service, command, broker, walls)
     try:
         server, where = await _listen(broker, listen)
         for number in (signal.SIGTERM, signal.SIGINT):

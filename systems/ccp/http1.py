@@ -25,6 +25,8 @@ from holdfast.systems.ccp.framing import (
 __all__ = [
     "BrokenResponseError",
     "Field",
+    "HeadMemory",
+    "Kin",
     "Limits",
     "Request",
     "RequestHead",
@@ -47,6 +49,8 @@ _RESPONSE = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*+
 _ANY_VERSION = re.compile(rb"[^\r\n]* HTTP/[0-9](?:\.[0-9])?\r\n")
 _SUPPORTED_VERSION = re.compile(rb"[^\r\n]* HTTP/1\.[01]\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
+_LENGTH_LINE = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
+_REMEMBERED_BYTES = 8 * 1024
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _NONE: frozenset[bytes] = frozenset()
 _NO_BODY = frozenset({204, 304})
@@ -66,6 +70,19 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 @final
+class Kin:
+    """A token told apart by identity, that takes no part in whether two heads are equal."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Kin)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@final
 class RequestHead(msgspec.Struct, frozen=True):
     """A request's line and fields, checked."""
 
@@ -82,6 +99,8 @@ class RequestHead(msgspec.Struct, frozen=True):
     """Lower-case name and value of the fields that the proxy reads itself."""
     hop: frozenset[bytes]
     """Lower-case names that `Connection` lists."""
+    kin: Kin = msgspec.field(default_factory=Kin)
+    """The same object in heads of one connection that differ in the value of `Content-Length` only."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -136,6 +155,9 @@ class _Collector:
     """What llhttp's callbacks deliver of one head; fields are not asked for, since they are relayed as lines."""
 
     __slots__ = ("reason", "url")
+    on_message_begin = on_header = on_headers_complete = on_body = on_message_complete = None
+    on_chunk_header = on_chunk_complete = None
+    # Said outright, since the parser asks for each by name, and a name that is not there costs more.
 
     def __init__(self) -> None:
         self.url = b""
@@ -165,10 +187,25 @@ def field_values(matters: Sequence[tuple[bytes, bytes]], name: bytes) -> list[by
 
 def connection_names(matters: Sequence[tuple[bytes, bytes]]) -> frozenset[bytes]:
     """The lower-case names that `Connection` lists; they concern one hop only."""
-    listed = field_values(matters, b"connection")
-    if not listed:
+    for lower, _ in matters:
+        if lower == b"connection":
+            break
+    else:
         return _NONE
+    listed = field_values(matters, b"connection")
     return frozenset(name.strip().lower() for value in listed for name in value.split(b","))
+
+
+def _framing(matters: Sequence[tuple[bytes, bytes]]) -> tuple[list[bytes], list[bytes]]:
+    """The values of `Content-Length`, and of `Transfer-Encoding`."""
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    for lower, value in matters:
+        if lower == b"content-length":
+            lengths.append(value)
+        elif lower == b"transfer-encoding":
+            codings.append(value)
+    return lengths, codings
 
 
 def parse_request_head(raw: bytes, limits: Limits) -> RequestHead:
@@ -234,8 +271,7 @@ def _split_target(target: bytes, host: bytes) -> tuple[str, bytes]:
 
 def request_body(head: RequestHead, limits: Limits) -> Body:
     """How the body that follows `head` is framed; raises `Refusal` for every ambiguous shape."""
-    lengths = field_values(head.matters, b"content-length")
-    codings = field_values(head.matters, b"transfer-encoding")
+    lengths, codings = _framing(head.matters)
     if codings:
         if lengths:
             raise Refusal(400, "Content-Length and Transfer-Encoding are both there", close=True)
@@ -248,7 +284,11 @@ def request_body(head: RequestHead, limits: Limits) -> Body:
         return LengthBody(0)
     if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
         raise Refusal(400, "Content-Length is not one number", close=True)
-    if (length := int(lengths[0])) > limits.body_bytes:
+    return _sized_body(int(lengths[0]), limits)
+
+
+def _sized_body(length: int, limits: Limits) -> LengthBody:
+    if length > limits.body_bytes:
         raise _too_large(limits)
     return LengthBody(length)
 
@@ -258,14 +298,69 @@ def _too_large(limits: Limits) -> Refusal:
 
 
 @final
+class HeadMemory:
+    """The last head of a kept connection, since clients repeat themselves but for `Content-Length`.
+
+    A head that differs from one that was checked in those digits alone is checked as well: the grammar, and
+    every question asked of a head but that for its length, read the other bytes.
+    """
+
+    __slots__ = ("_after", "_before", "_head", "_index", "digits")
+
+    def __init__(self) -> None:
+        self.digits = b""
+        """The length of the head that was recalled last."""
+        self._before = b""
+        self._after = b""
+        self._head: RequestHead | None = None
+        self._index = 0
+
+    def keep(self, raw: bytes, head: RequestHead) -> None:
+        """Remember `head`, which `raw` was parsed to and which passed every check."""
+        self._head = None
+        names = [name for name, _ in head.matters]
+        places = list(_LENGTH_LINE.finditer(raw)) if len(raw) <= _REMEMBERED_BYTES else []
+        if len(places) == 1 and names.count(b"content-length") == 1:
+            start, end = places[0].span(1)
+            self._before, self._after = raw[:start], raw[end:]
+            self._head, self._index = head, names.index(b"content-length")
+
+    def recall(self, raw: bytes) -> RequestHead | None:
+        """What parsing `raw` would give, or None when it is not the same head again."""
+        head, before, after = self._head, self._before, self._after
+        if head is None or not (raw.startswith(before) and raw.endswith(after)):
+            return None
+        digits = raw[len(before) : len(raw) - len(after)]
+        if not _LENGTH.fullmatch(digits):
+            return None
+        self.digits = digits
+        index = self._index
+        if head.matters[index][1] == digits:
+            return head
+        line_end = raw.find(b"\r\n")
+        return RequestHead(
+            head.method,
+            head.path,
+            head.query,
+            raw[line_end + 1 : -3],
+            head.keep_alive,
+            head.chunks_understood,
+            (*head.matters[:index], (b"content-length", digits), *head.matters[index + 1 :]),
+            head.hop,
+            head.kin,
+        )
+
+
+@final
 class RequestReader:
     """One client connection's bytes -> requests, one after the other."""
 
-    __slots__ = ("_body", "_buffer", "_head", "_limits", "_pieces", "_size", "_told_continue")
+    __slots__ = ("_body", "_buffer", "_head", "_limits", "_memory", "_pieces", "_size", "_told_continue")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._buffer = b""
+        self._memory = HeadMemory()
         self._reset()
 
     def _reset(self) -> None:
@@ -303,7 +398,7 @@ class RequestReader:
 
     def next_request(self) -> Request | None:
         """The next whole request, or None until more is fed; raises `Refusal`, after which it is spent."""
-        if self._head is None and not self._read_head():
+        if self._head is None and not (self._buffer and self._read_head()):
             return None
         return self._read_body()
 
@@ -323,12 +418,18 @@ class RequestReader:
             raise Refusal(431, f"the request's head is larger than {limits.head_bytes} bytes", close=True)
         if end < 0:
             return False
-        head = parse_request_head(self._buffer[:size], limits)
+        raw = self._buffer[:size]
         self._buffer = self._buffer[size:]
-        self._head = head
+        head = self._memory.recall(raw)
+        if head is not None:
+            self._head = head
+            self._body = _sized_body(int(self._memory.digits), limits)
+            return True
+        self._head = head = parse_request_head(raw, limits)
         self._body = request_body(head, limits)
         if any(v.strip().lower() != b"100-continue" for v in field_values(head.matters, b"expect")):
             raise Refusal(417, "the only expectation known is `100-continue`", close=True)
+        self._memory.keep(raw, head)
         return True
 
     def _read_body(self) -> Request | None:
@@ -437,23 +538,15 @@ def parse_response_head(raw: bytes) -> ResponseHead:
     block = raw[raw.index(b"\r\n") + 1 : -3]
     matters = _matters(block)
     hop = connection_names(matters)
-    return ResponseHead(
-        status=parser.get_status_code(),
-        reason=collected.reason,
-        block=block,
-        keep_alive=parser.get_http_version() == "1.1" and b"close" not in hop,
-        until_close=False,
-        matters=matters,
-        hop=hop,
-    )
+    keep_alive = parser.get_http_version() == "1.1" and b"close" not in hop
+    return ResponseHead(parser.get_status_code(), collected.reason, block, keep_alive, False, matters, hop)
 
 
 def response_body(head: ResponseHead, method: str) -> Body:
     """How the response's body is framed (RFC 9112, 6.3); raises `BrokenResponseError` on ambiguity."""
     if method == "HEAD" or head.status in _NO_BODY:
         return LengthBody(0)
-    lengths = field_values(head.matters, b"content-length")
-    codings = field_values(head.matters, b"transfer-encoding")
+    lengths, codings = _framing(head.matters)
     if codings:
         if lengths or len(codings) > 1 or codings[0].strip().lower() != b"chunked":
             raise BrokenResponseError("the response's framing is ambiguous")

@@ -10,11 +10,11 @@ from typing import final
 import msgspec
 
 from holdfast.systems.ccp.faults import Refusal
-from holdfast.systems.ccp.http1 import RequestHead, ResponseHead
+from holdfast.systems.ccp.http1 import Kin, RequestHead, ResponseHead
 from holdfast.systems.ccp.origins import BaseUrl, Origin, Secret
 from holdfast.systems.ccp.policy import Auth
 
-__all__ = ["Lane", "PlannedHead", "downstream_head", "plan_upstream_head"]
+__all__ = ["HeadPlan", "Lane", "PlannedHead", "downstream_head", "plan_head", "plan_upstream_head"]
 
 HOP_BY_HOP = (
     b"connection",
@@ -69,10 +69,48 @@ class PlannedHead(msgspec.Struct, frozen=True):
     raw: bytes
 
 
+@final
+class HeadPlan(msgspec.Struct, frozen=True):
+    """A request head for one lane, but for the size of the body."""
+
+    lane: Lane
+    secrets: tuple[Secret, ...]
+    """Every lane's key."""
+    kin: Kin
+    """Of the client's head that it was made from."""
+    before: bytes
+    sized: bool
+    """Say `Content-Length: 0` of an empty body too."""
+
+    def holds_for(self, lane: Lane, head: RequestHead, secrets: tuple[Secret, ...]) -> bool:
+        """Whether planning anew for these would give this plan again."""
+        return self.kin is head.kin and self.lane is lane and self.secrets is secrets
+
+    def fill(self, body_size: int) -> PlannedHead:
+        """The whole head; raises `Refusal` when it carries another lane's key."""
+        if body_size or self.sized:
+            raw = b"%s\nContent-Length: %d\r\n\r\n" % (self.before, body_size)
+        else:
+            raw = self.before + b"\n\r\n"
+        origin = self.lane.base.origin
+        for secret in self.secrets:
+            if secret.origin != origin and secret.within(raw):
+                raise Refusal(
+                    400,
+                    f"the request carries another lane's key, and lane `{self.lane.name}` may not see it",
+                )
+        return PlannedHead(origin, raw)
+
+
 def plan_upstream_head(
     lane: Lane, head: RequestHead, body_size: int, secrets: tuple[Secret, ...]
 ) -> PlannedHead:
     """The head that `lane` gets; raises `Refusal` when the client hands us a key that is not the lane's."""
+    return plan_head(lane, head, secrets).fill(body_size)
+
+
+def plan_head(lane: Lane, head: RequestHead, secrets: tuple[Secret, ...]) -> HeadPlan:
+    """The same for every body; it holds for all heads of `head`'s kin."""
     base = lane.base
     if lane.secret is None:
         block = _NOT_UP.sub(b"", head.block)
@@ -82,8 +120,7 @@ def plan_upstream_head(
             raise Refusal(400, f"the query carries a credential, and lane `{lane.name}` may not see it")
     if head.hop - _KNOWN_HOP:
         block = _lines_named(*(head.hop - _KNOWN_HOP)).sub(b"", block)
-    sized = body_size or head.method in {"POST", "PUT", "PATCH"}
-    raw = b"%s %s%s%s HTTP/1.1\r\nHost: %s\r%s%s%s\n\r\n" % (
+    before = b"%s %s%s%s HTTP/1.1\r\nHost: %s\r%s%s" % (
         head.method.encode(),
         base.path,
         head.path.encode(),
@@ -91,14 +128,8 @@ def plan_upstream_head(
         base.origin.authority.encode(),
         block,
         _own_credential(lane),
-        b"\nContent-Length: %d\r" % body_size if sized else b"",
     )
-    for secret in secrets:
-        if secret.origin != lane.base.origin and secret.within(raw):
-            raise Refusal(
-                400, f"the request carries another lane's key, and lane `{lane.name}` may not see it"
-            )
-    return PlannedHead(lane.base.origin, raw)
+    return HeadPlan(lane, secrets, head.kin, before, head.method in {"POST", "PUT", "PATCH"})
 
 
 def _without_copies(block: bytes, head: RequestHead) -> bytes:

@@ -9,6 +9,7 @@ Sources: the streaming page of the API's documentation; WHATWG HTML 9.2.6 for li
 """
 
 import zlib
+from functools import lru_cache
 from typing import Protocol, final
 
 import msgspec
@@ -302,6 +303,14 @@ def _observation(grammar: str, events: int, stop_reason: str | None, usage: _Usa
     )
 
 
+@lru_cache(maxsize=64)
+def _kind_of(content_type: bytes, content_encoding: bytes) -> tuple[bytes, bool]:
+    """The media type without parameters, and whether the coding is one that is decoded here."""
+    coding = content_encoding.strip().lower()
+    kind = content_type.partition(b";")[0].strip().lower()
+    return kind, coding in {b"", b"identity", b"gzip", b"x-gzip"}
+
+
 @final
 class Observer:
     """One answer's observer. Whatever happens in it, `feed` returns and the relay goes on."""
@@ -309,15 +318,14 @@ class Observer:
     __slots__ = ("_failed", "_gunzip", "_reader", "_stream")
 
     def __init__(self, content_type: bytes, content_encoding: bytes) -> None:
-        kind = content_type.partition(b";")[0].strip().lower()
-        coding = content_encoding.strip().lower()
+        kind, decodable = _kind_of(content_type, content_encoding)
         self._failed = ""
         self._gunzip = _Gunzip()
         self._stream = _StreamReader() if kind == b"text/event-stream" else None
         self._reader: _Reader | None = self._stream or (
             _JsonReader() if kind == b"application/json" else None
         )
-        if coding not in {b"", b"identity", b"gzip", b"x-gzip"}:
+        if not decodable:
             self._fail("content coding that is not decoded here")
 
     @property

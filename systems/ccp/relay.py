@@ -19,9 +19,11 @@ from holdfast.clock import monotonic, utc_now
 from holdfast.systems.ccp.exchange import Answering, Exchange, OnUpstreamFailure, refused_line
 from holdfast.systems.ccp.faults import Refusal, error_body
 from holdfast.systems.ccp.http1 import Request, RequestHead, RequestReader
+from holdfast.systems.ccp.lanes import HeadPlan, plan_head
 from holdfast.systems.ccp.routes import Routes
-from holdfast.systems.ccp.routing import Local, decide
+from holdfast.systems.ccp.routing import Local, Route, decide
 from holdfast.systems.ccp.status import ready_page, usage_page
+from holdfast.systems.ccp.surroundings import UNCONFINED, Surroundings, read_counts
 from holdfast.systems.ccp.tally import Gauges, Tally, render_metrics
 from holdfast.systems.ccp.upstream import Pool
 from holdfast.systems.ccp.usage import UsageLine, UsageLog
@@ -38,8 +40,10 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class Relay:
     """What all connections of one process share."""
 
-    def __init__(self, routes: Routes, log: UsageLog) -> None:
+    def __init__(self, routes: Routes, log: UsageLog, surroundings: Surroundings = UNCONFINED) -> None:
         self.routes = routes
+        self.sandbox = surroundings.sandbox
+        self._broker_counts = surroundings.broker_counts
         self.log = log
         self.tally = Tally()
         self.clients: set[ClientConnection] = set()
@@ -85,6 +89,7 @@ class Relay:
             log_failing=self.log.failing,
             policy_version=self.routes.policy.version,
             denied_hosts=sum(pool.denied for pool in self.routes.pools.values()),
+            decisions=read_counts(self._broker_counts),
         )
 
     def next_request_id(self) -> str:
@@ -130,6 +135,7 @@ class ClientConnection(asyncio.Protocol):
         "_deadline",
         "_lingering",
         "_paused",
+        "_plan",
         "_reader",
         "_relay",
         "transport",
@@ -139,6 +145,7 @@ class ClientConnection(asyncio.Protocol):
         self._relay = relay
         self._reader = RequestReader(relay.routes.policy.limits)
         self._answering: Answering | None = None
+        self._plan: HeadPlan | None = None
         self._deadline: float | None = None
         self._paused = False
         self._lingering = False
@@ -305,12 +312,21 @@ class ClientConnection(asyncio.Protocol):
                 self._answering = local
                 local.begin(route)
                 return
-            exchange = Exchange(relay, self, routes, request, route, relay.next_request_id())
+            planned = self._plan_head(routes, route, request.head).fill(len(route.body))
         except Refusal as refusal:
             self._refuse(refusal, request.head, size=len(request.body))
             return
+        exchange = Exchange(relay, self, routes, request, route, planned, relay.next_request_id())
         self._answering = exchange
         exchange.begin()
+
+    def _plan_head(self, routes: Routes, route: Route, head: RequestHead) -> HeadPlan:
+        """The head for the request's lane; the last one again when this client repeats itself."""
+        lane = routes.lanes[route.lane]
+        plan = self._plan
+        if plan is None or not plan.holds_for(lane, head, routes.secrets):
+            self._plan = plan = plan_head(lane, head, routes.secrets)
+        return plan
 
     def _refuse(self, refusal: Refusal, head: RequestHead | None, *, size: int) -> None:
         """Answer a request that never left, and log it."""
@@ -413,7 +429,12 @@ class LocalAnswer:
         if not task.cancelled():
             relay = self._relay
             page = ready_page(
-                relay.routes, relay.log, task.result(), complaint=relay.complaint, draining=relay.draining
+                relay.routes,
+                relay.log,
+                task.result(),
+                complaint=relay.complaint,
+                draining=relay.draining,
+                sandbox=relay.sandbox,
             )
             self._respond_json(*page)
 

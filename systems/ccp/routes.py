@@ -34,13 +34,19 @@ class Routes:
 
 
 def build_routes(
-    policy: Policy, digest: str, source: str, lanes: Mapping[str, Lane], *, via: str, pins: Mapping[str, str]
+    policy: Policy,
+    digest: str,
+    source: str,
+    lanes: Mapping[str, Lane],
+    *,
+    vias: Mapping[str, str],
+    pins: Mapping[str, str],
 ) -> Routes:
     """A policy and its lanes, ready to be used; raises `ConfigError` for a pin that nothing can honour."""
     if loose := [name for name in pins if name in lanes and lanes[name].base.origin.scheme != "https"]:
         raise ConfigError(
             f"lane `{loose[0]}` has a pin and no https; a pin that is not checked would look like one"
         )
-    pools = {name: Pool(lane, via, pins.get(name, "")) for name, lane in lanes.items()}
+    pools = {name: Pool(lane, vias.get(name, ""), pins.get(name, "")) for name, lane in lanes.items()}
     secrets = tuple(lane.secret for lane in lanes.values() if lane.secret is not None)
     return Routes(policy, digest, source, lanes, pools, secrets)

@@ -72,7 +72,7 @@ def _by_model(request: Request, top: TopLevel, policy: Policy) -> Route:
     matcher = policy.match(top.model)
     _check_lane(policy, matcher.lane)
     renamed = matcher.rename is not None and matcher.rename != top.model
-    body = splice_model(request.body, top, matcher.rename or "") if renamed else request.body
+    body = splice_model(request.body, matcher.rename or "") if renamed else request.body
     return Route(matcher.lane, body, top.model, top.stream, matcher)
 
 

@@ -21,7 +21,8 @@ from holdfast.systems.ccp.faults import ConfigError
 from holdfast.systems.ccp.listen import Listen, bind_unix
 from holdfast.systems.ccp.relay import ClientConnection, Relay
 from holdfast.systems.ccp.routes import Routes, build_routes
-from holdfast.systems.ccp.settings import Settings, build_lanes, read_settings
+from holdfast.systems.ccp.settings import Settings, build_lanes, build_vias, read_settings
+from holdfast.systems.ccp.surroundings import surroundings_of
 from holdfast.systems.ccp.usage import Rotation, UsageLog
 
 __all__ = ["Service", "load_service", "policy_store", "run_service"]
@@ -61,14 +62,18 @@ def load_service(environ: Mapping[str, str], log_dir: Path, rotation: Rotation) 
 def _routes(loaded: Loaded, settings: Settings) -> Routes:
     pack = loaded.pack
     lanes = build_lanes(pack.policy, settings)
-    return build_routes(pack.policy, pack.digest, loaded.source, lanes, via=settings.via, pins=settings.pins)
+    return build_routes(
+        pack.policy, pack.digest, loaded.source, lanes, vias=build_vias(lanes, settings), pins=settings.pins
+    )
 
 
 def run_service(service: Service, listen: Listen) -> int:
     """Serve until a signal; 0."""
     log = UsageLog(service.log_dir, service.rotation)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        status = runner.run(_serve(service, Relay(service.routes, log), listen))
+        status = runner.run(
+            _serve(service, Relay(service.routes, log, surroundings_of(service.settings)), listen)
+        )
     log.close()
     if listen.uds and listen.bound is None:
         Path(listen.uds).unlink(missing_ok=True)

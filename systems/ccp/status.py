@@ -13,7 +13,13 @@ VERSION = "0.1.0"
 
 
 def ready_page(
-    routes: Routes, log: UsageLog, upstreams: Mapping[str, str], *, complaint: str, draining: bool
+    routes: Routes,
+    log: UsageLog,
+    upstreams: Mapping[str, str],
+    *,
+    complaint: str,
+    draining: bool,
+    sandbox: Mapping[str, object],
 ) -> tuple[int, object]:
     """`/readyz`: 200 when every lane's upstream answers, the log can be written and no end is near."""
     ready = all(answer == "ok" for answer in upstreams.values()) and not log.failing and not draining
@@ -29,6 +35,7 @@ def ready_page(
             "denied_lanes": dict(routes.policy.denied),
         },
         "usage_log": {"lost": log.lost, "failing": log.failing, "cut_bytes": log.cut},
+        "sandbox": sandbox,
         "draining": draining,
     }
 
@@ -40,7 +47,7 @@ def usage_page(tally: Tally, log: UsageLog, now: datetime) -> object:
         "ts": now,
         "models": tally.models,
         "requests": [
-            {"lane": lane or None, "status": int(status) or None, "outcome": outcome, "count": count}
+            {"lane": lane or None, "status": status or None, "outcome": outcome, "count": count}
             for (lane, status, outcome), count in sorted(tally.requests.items())
         ],
         "lines_lost": log.lost,

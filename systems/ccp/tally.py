@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
@@ -26,6 +27,8 @@ class Gauges:
     log_failing: bool
     policy_version: int
     denied_hosts: int
+    decisions: Mapping[str, int]
+    """What the broker decided, by its word; empty without a broker."""
 
 
 @final
@@ -49,47 +52,48 @@ class ModelTotals:
 class Tally:
     """Running sums."""
 
-    requests: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    requests: dict[tuple[str, int, str], int] = field(default_factory=dict)
     """By lane, status and outcome."""
-    tokens: Counter[tuple[str, str]] = field(default_factory=Counter)
+    tokens: dict[tuple[str, str], int] = field(default_factory=dict)
     """By lane and kind."""
     grammar: Counter[tuple[str, str]] = field(default_factory=Counter)
     waits: dict[str, list[int]] = field(default_factory=dict)
     wait_sums: dict[str, float] = field(default_factory=dict)
     models: dict[str, ModelTotals] = field(default_factory=dict)
-    response_bytes: Counter[str] = field(default_factory=Counter)
+    response_bytes: dict[str, int] = field(default_factory=dict)
     differing: int = 0
     """Answers whose two digests differ; anything but zero is a fault of ccp."""
 
     def add(self, line: UsageLine) -> None:
         """Count one request."""
         lane = line.lane or ""
-        self.requests[lane, str(line.status or 0), line.outcome] += 1
+        key = (lane, line.status or 0, line.outcome)
+        self.requests[key] = self.requests.get(key, 0) + 1
         if line.lane is None:
             return
-        self.response_bytes[lane] += line.response_bytes
+        self.response_bytes[lane] = self.response_bytes.get(lane, 0) + line.response_bytes
         if line.sha256_upstream != line.sha256_downstream:
             self.differing += 1
         if line.grammar is not None and line.grammar != "none":
             self.grammar[lane, line.grammar.partition(":")[0]] += 1
         if line.first_byte_ms is not None:
             seconds = line.first_byte_ms / 1000
-            buckets = self.waits.setdefault(lane, [0] * (len(BUCKETS) + 1))
+            buckets = self.waits.get(lane) or self.waits.setdefault(lane, [0] * (len(BUCKETS) + 1))
             buckets[bisect_left(BUCKETS, seconds)] += 1
             self.wait_sums[lane] = self.wait_sums.get(lane, 0.0) + seconds
         if line.input_tokens:
-            self.tokens[lane, "input"] += line.input_tokens
+            self.tokens[lane, "input"] = self.tokens.get((lane, "input"), 0) + line.input_tokens
         if line.output_tokens:
-            self.tokens[lane, "output"] += line.output_tokens
+            self.tokens[lane, "output"] = self.tokens.get((lane, "output"), 0) + line.output_tokens
         if line.model is not None:
             self._add_model(line.model, line)
 
     def _add_model(self, model: str, line: UsageLine) -> None:
-        if model not in self.models and len(self.models) >= MODELS_KEPT:
-            model = "(others)"
         totals = self.models.get(model)
         if totals is None:
-            totals = self.models[model] = ModelTotals(line.lane or "")
+            if len(self.models) >= MODELS_KEPT:
+                model = "(others)"
+            totals = self.models.setdefault(model, ModelTotals(line.lane or ""))
         totals.requests += 1
         totals.input_tokens += line.input_tokens or 0
         totals.output_tokens += line.output_tokens or 0
@@ -157,6 +161,9 @@ def render_metrics(tally: Tally, gauges: Gauges) -> bytes:
         ),
     ):
         lines += [*_family(name, kind, text), f"{name} {int(value)}"]
+    name = "ccp_broker_decisions_total"
+    lines += _family(name, "counter", "Decisions of the broker outside the sandbox, by its reason.")
+    lines += [f'{name}{{decision="{word}"}} {n}' for word, n in sorted(gauges.decisions.items())]
     return ("\n".join(lines) + "\n").encode()
 
 

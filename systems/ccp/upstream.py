@@ -1,7 +1,8 @@
 """Connections to upstreams: opened, kept, handed out again, and the one place that writes a credential.
 
 An `UpstreamConnection` belongs to one origin for life, and writes no head that was planned for another.
-Nothing from the environment takes part: no proxy variables, no .netrc, no redirect is followed.
+Nothing from the environment takes part unless asked for: no proxy variables, no .netrc ever, no redirect is
+followed. A broker or a proxy carries bytes (CONNECT); TLS is made here, end to end, and no head goes to either.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import hashlib
 import socket
 import ssl
 from collections import deque
-from typing import Protocol, cast, final
+from typing import Any, Protocol, cast, final
 
 from holdfast.clock import monotonic
 from holdfast.systems.ccp.faults import CredentialLeakError
@@ -20,11 +21,13 @@ __all__ = ["BrokerRefusedError", "Pool", "UpstreamConnection", "UpstreamUser"]
 
 _CONNECT_ANSWER_LIMIT = 4096
 _IDLE_KEPT = 128
+_JOINED_BYTES = 48 * 1024
+"""Up to here a copy costs less than a write of two pieces."""
 _IDLE_SECONDS = 30.0
 
 
 class BrokerRefusedError(ConnectionError):
-    """The broker outside the sandbox does not connect to this host."""
+    """The broker outside the sandbox, or the proxy asked for, does not connect to this host."""
 
 
 class UpstreamUser(Protocol):
@@ -41,7 +44,7 @@ class UpstreamUser(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """One connection to one origin."""
 
-    __slots__ = ("idle_since", "origin", "pool", "reused", "transport", "user")
+    __slots__ = ("idle_since", "origin", "paused", "pool", "reused", "transport", "user")
 
     def __init__(self, pool: "Pool", origin: Origin) -> None:
         self.pool = pool
@@ -49,6 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.user: UpstreamUser | None = None
         self.transport: asyncio.Transport | None = None
         self.reused = False
+        self.paused = False
         self.idle_since = 0.0
 
     def send(self, planned: PlannedHead, body: bytes) -> None:
@@ -56,10 +60,10 @@ class UpstreamConnection(asyncio.Protocol):
         if planned.origin != self.origin:
             raise CredentialLeakError(f"a head for {planned.origin} was to be written to {self.origin}")
         assert self.transport is not None
-        if body:
+        if len(body) > _JOINED_BYTES:
             self.transport.writelines((planned.raw, body))
         else:
-            self.transport.write(planned.raw)
+            self.transport.write(planned.raw + body)
 
     @property
     def quiet(self) -> bool:
@@ -75,11 +79,13 @@ class UpstreamConnection(asyncio.Protocol):
     def pause(self) -> None:
         """Read no more until `resume`: the client is slower than the upstream."""
         if self.transport is not None and not self.transport.is_closing():
+            self.paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """The other half of `pause`."""
-        if self.transport is not None and not self.transport.is_closing():
+        if self.paused and self.transport is not None and not self.transport.is_closing():
+            self.paused = False
             self.transport.resume_reading()
 
     # asyncio.Protocol
@@ -198,10 +204,9 @@ class Pool:
                 )
             )[1]
         sock = await _tunnel(loop, self._via, origin)
+        create = loop.create_unix_connection if sock.family == socket.AF_UNIX else loop.create_connection
         try:
-            return (await loop.create_unix_connection(build, sock=sock, ssl=self._tls, server_hostname=name))[
-                1
-            ]
+            return (await create(build, sock=sock, ssl=self._tls, server_hostname=name))[1]
         except BaseException:
             sock.close()
             raise
@@ -219,11 +224,15 @@ def public_key_digest(connection: UpstreamConnection) -> str:
 
 
 async def _tunnel(loop: asyncio.AbstractEventLoop, via: str, origin: Origin) -> socket.socket:
-    """A Unix socket to the broker, with CONNECT to `origin` granted; raises `OSError` when it is not."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    """A socket to the broker (a path) or proxy (`host:port`), with CONNECT to `origin` granted.
+
+    Raises `OSError` when it is not.
+    """
+    family, address = await _where(loop, via)
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        await loop.sock_connect(sock, via)
+        await loop.sock_connect(sock, address)
         target = origin.hostport
         await loop.sock_sendall(sock, f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
         await _await_grant(loop, sock, target)
@@ -231,6 +240,14 @@ async def _tunnel(loop: asyncio.AbstractEventLoop, via: str, origin: Origin) -> 
         sock.close()
         raise
     return sock
+
+
+async def _where(loop: asyncio.AbstractEventLoop, via: str) -> tuple[int, Any]:
+    if via.startswith("/"):
+        return socket.AF_UNIX, via
+    host, _, port = via.rpartition(":")
+    found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    return found[0][0], found[0][4]
 
 
 async def _await_grant(loop: asyncio.AbstractEventLoop, sock: socket.socket, target: str) -> None:
@@ -242,4 +259,4 @@ async def _await_grant(loop: asyncio.AbstractEventLoop, sock: socket.socket, tar
         if not piece or len(answer) > _CONNECT_ANSWER_LIMIT:
             raise ConnectionError("the broker gave no answer to CONNECT")
     if answer.split(b" ", 2)[1:2] != [b"200"]:
-        raise BrokerRefusedError(f"the broker refuses {target}")
+        raise BrokerRefusedError(f"the broker or proxy refuses {target}")

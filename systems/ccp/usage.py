@@ -32,7 +32,7 @@ from holdfast.systems.ccp.faults import ConfigError
 __all__ = ["Rotation", "UsageLine", "UsageLog"]
 
 
-class UsageLine(msgspec.Struct, frozen=True, kw_only=True):
+class UsageLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One request. Fields are added, never renamed."""
 
     schema: str = "ccp.usage/1"

@@ -1,6 +1,7 @@
 """HTTP/1.1 heads and bodies: what is read, what is refused, and that no cut of the bytes changes either."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,16 @@ from hypothesis import strategies as st
 
 from holdfast.systems.ccp.faults import Refusal
 from holdfast.systems.ccp.framing import BrokenFramingError, ChunkedBody, LengthBody
-from holdfast.systems.ccp.http1 import BrokenResponseError, Limits, Request, RequestReader, ResponseReader
+from holdfast.systems.ccp.http1 import (
+    BrokenResponseError,
+    HeadMemory,
+    Limits,
+    Request,
+    RequestHead,
+    RequestReader,
+    ResponseReader,
+    parse_request_head,
+)
 
 LIMITS = Limits(body_bytes=1000, head_bytes=2000, target_bytes=100)
 POST = b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nX-Odd:  v \r\n\r\nhello"
@@ -278,3 +288,63 @@ def test_trailers_without_end_are_cut() -> None:
     body.feed(b"0\r\n")
     with pytest.raises(BrokenFramingError):
         body.feed(b"A: b\r\n" * 4000)
+
+
+REPEATED = b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: a\r\nContent-Length: 123\r\nX-Api-Key: k\r\n\r\n"
+
+
+def remembered(first: bytes, second: bytes) -> RequestHead | None:
+    memory = HeadMemory()
+    memory.keep(first, parse_request_head(first, Limits()))
+    return memory.recall(second)
+
+
+@given(st.integers(0, 10**15 - 1))
+def test_a_head_that_repeats_itself_but_for_its_length_reads_as_if_it_were_parsed(length: int) -> None:
+    second = REPEATED.replace(b"123", b"%d" % length)
+    recalled = remembered(REPEATED, second)
+    assert recalled == parse_request_head(second, Limits())
+
+
+CHANGES = (b"", b"4", b" ", b"\r", b"\n", b":", b"\x00", b"-", b"44", b", 4", b"+")
+
+
+def changes_misread(recall: Callable[[bytes, bytes], RequestHead | None]) -> list[bytes]:
+    """Every change of one byte after which `recall` answers something else than a parse would."""
+    wrong = []
+    for at, to in itertools.product(range(len(REPEATED)), CHANGES):
+        second = REPEATED[:at] + to + REPEATED[at + 1 :]
+        recalled = recall(REPEATED, second)
+        if recalled is not None and recalled != parsed(second):
+            wrong.append(second)
+    return wrong
+
+
+def parsed(raw: bytes) -> RequestHead | None:
+    try:
+        return parse_request_head(raw, Limits())
+    except Refusal:
+        return None
+
+
+def test_no_other_difference_is_taken_for_a_repetition() -> None:
+    assert changes_misread(remembered) == []
+    assert remembered(REPEATED, REPEATED) is not None
+
+
+@pytest.mark.planted
+def test_planted_a_memory_that_looks_no_further_than_the_length_is_seen() -> None:
+    """It would hand the key of the request before to the one that repeats only the beginning."""
+
+    def careless(first: bytes, second: bytes) -> RequestHead | None:
+        return parsed(first) if second.startswith(first[: first.index(b"\r\nX-Api-Key")]) else None
+
+    assert any(b"X-Api-Key: 4" in raw for raw in changes_misread(careless))
+
+
+def test_repeated_requests_on_one_connection_read_as_each_alone() -> None:
+    messages = [
+        REPEATED.replace(b"123", b"%d" % size).replace(b": k", key) + b"x" * size
+        for size, key in [(5, b": k"), (17, b": k"), (17, b": k"), (3, b": other"), (0, b": other")]
+    ]
+    assert read_all([b"".join(messages)]) == [request for m in messages for request in read_all([m])]

@@ -206,9 +206,10 @@ def test_metrics_are_prometheus_text_and_add_up() -> None:
                 grammar="ok",
             )
         )
-    text = render_metrics(tally, Gauges(1, 2, 3, True, 4, 5)).decode()
+    text = render_metrics(tally, Gauges(1, 2, 3, True, 4, 5, {"sni_mismatch": 7})).decode()
     assert 'ccp_requests_total{lane="zai",status="200",outcome="refused"} 2' in text
     assert 'ccp_tokens_total{lane="zai",kind="input"} 15' in text
+    assert 'ccp_broker_decisions_total{decision="sni_mismatch"} 7' in text
     buckets = [int(n) for n in re.findall(r"ccp_first_byte_seconds_bucket\{.*\} (\d+)", text)]
     assert (buckets == sorted(buckets), buckets[-1]) == (True, 3)
     for entry in text.splitlines():
