@@ -12,6 +12,7 @@ import pytest
 
 from holdfast import clock
 from holdfast.harness.service import free_port
+from holdfast.sandbox import read_host
 
 HOLDFAST = str(Path(sys.executable).with_name("holdfast"))
 
@@ -188,7 +189,13 @@ def test_under_bwrap_the_environment_is_a_named_list(tmp_path: Path) -> None:
 
 def test_under_bwrap_shadow_and_home_are_not_to_be_read(tmp_path: Path) -> None:
     home = holdfast("run", "--", "/bin/sh", "-c", "ls -A /home /tmp /run /var", cwd=tmp_path)
-    assert [line for line in home.stdout.split() if not line.endswith(":")] == []
+    # The project and its interpreter are shown wherever they lie, which may be below one of these.
+    shown = {
+        Path(path).parts[2]
+        for path in (read_host().project, *read_host().interpreter)
+        if len(Path(path).parts) > 2
+    }
+    assert {line for line in home.stdout.split() if not line.endswith(":")} <= shown
     shadow = holdfast("run", "--", "/bin/cat", "/etc/shadow", cwd=tmp_path)
     assert shadow.returncode == 1
     assert shadow.stdout == ""

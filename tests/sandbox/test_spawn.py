@@ -1,6 +1,7 @@
 """Starting, ending and supervising: threads, death, descriptors, signals, exit status."""
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -221,6 +222,12 @@ def test_the_environment_never_stands_on_a_command_line(spawner: Spawner) -> Non
         assert secret.encode() not in lines
 
 
+def without_internal_signals(text: str) -> str:
+    """glibc keeps 32 and 33 for its threads, and an ancestor's posix_spawn may have left them ignored."""
+    kept = ~(0b11 << 31)
+    return re.sub(r"(Sig\w+:\t)([0-9a-f]{16})", lambda m: f"{m[1]}{int(m[2], 16) & kept:016x}", text)
+
+
 ASK = (
     "grep -E '^(Cap|NoNewPrivs|Seccomp|Sig[BICP])' /proc/self/status; ulimit -n; ls /proc/self/fd; env | sort"
 )
@@ -240,7 +247,7 @@ def test_the_native_program_and_the_forked_child_leave_a_command_the_same() -> N
                 with os.fdopen(reader) as file:
                     seen.append(file.read())
                 assert confined.wait(10) == 0
-    assert seen[0] == seen[1]
+    assert without_internal_signals(seen[0]) == without_internal_signals(seen[1])
     assert "Seccomp:\t2" in seen[0]
     assert "CapBnd:\t0000000000000000" in seen[0] or os.getuid() != 0
 
