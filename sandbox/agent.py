@@ -12,6 +12,7 @@ inherits, or over the socket that it is told the path of, never on stdout.
 
 import array
 import contextlib
+import gc
 import json
 import os
 import select
@@ -51,6 +52,7 @@ def main(channel: str) -> None:
     """Answer until the harness closes its end."""
     control = _open_channel(channel)
     control.set_inheritable(False)
+    gc.freeze()  # no collection in the children, so that they copy few pages
     agent = Agent(control)
     _tell(control, {"hello": agent.status()})
     agent.run()
