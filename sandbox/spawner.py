@@ -550,12 +550,16 @@ SKIPPABLE = {"bounding_set"}
 
 
 def _children(pid: int) -> list[int]:
-    """The children of a process, of all its threads."""
+    """The children of a process, of all its threads; this one has a single thread."""
     found: list[int] = []
     try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
-                found += map(int, file.read().split())
+        for thread in [str(pid)] if pid == os.getpid() else os.listdir(f"/proc/{pid}/task"):
+            descriptor = os.open(f"/proc/{pid}/task/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                while more := os.read(descriptor, MAX_MESSAGE):
+                    found += map(int, more.split())
+            finally:
+                os.close(descriptor)
     except OSError:
         return found
     return found
