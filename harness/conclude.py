@@ -25,6 +25,7 @@ from holdfast.harness.results import (
     judge_results,
     metrics_document,
     read_confounders,
+    read_mutation,
     render_document,
     sandbox_document,
     write_texts,
@@ -100,7 +101,15 @@ def conclude(wanted: Wanted, teller: Teller, *, results: Path, name: str, comman
     live = any(suite.live for suite in wanted.suites)
     lanes = {staging.isolation.value: staging.lanes for staging in campaign.stagings}
     metrics = metrics_document(wanted.run, name=name, code=code, live=live, lanes=lanes, gates=overall)
-    page = page_of(campaign, verdicts, overall=overall, confounders=confounders, command=command, live=live)
+    page = page_of(
+        campaign,
+        verdicts,
+        overall=overall,
+        confounders=confounders,
+        command=command,
+        live=live,
+        mutation=read_mutation(results, wanted.profile),
+    )
     told = {isolation.value: gates for isolation, gates in verdicts.items()}
     texts = {
         f"METRICS_{name}.json": render_document(metrics),

@@ -39,6 +39,7 @@ __all__ = [
     "metrics_document",
     "metrics_of_merged",
     "read_confounders",
+    "read_mutation",
     "render_document",
     "sandbox_document",
     "validate_document",
@@ -250,6 +251,26 @@ def validate_document(document: Mapping[str, Any]) -> None:
     name = str(document["schema"]).removeprefix("holdfast.").replace("/", "-")
     schema = json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(schema).validate(document)
+
+
+def read_mutation(folder: Path, profile: Profile | None) -> str:
+    """What `holdfast mutate` last found out about this very profile, as the report says it; empty when nothing."""
+    if profile is None:
+        return ""
+    try:
+        document = json.loads(
+            (folder / f"MUTATION_{Path(profile.path).stem}.json").read_text(encoding="utf-8")
+        )
+        validate_document(document)
+    except (OSError, ValueError, KeyError, jsonschema.ValidationError):
+        return ""
+    if document["profile"]["sha256"] != profile.sha256 or document["score_percent"] is None:
+        return ""
+    killed, survived = (document["counts"].get(fate, 0) for fate in ("killed", "survived"))
+    return (
+        f", mutation score {document['score_percent']:g} % ({killed} mutants killed, {survived} survived"
+        f"{', a sample' if document.get('sample') else ''}; run {document['run']['id']})"
+    )
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:

@@ -108,6 +108,7 @@ def page_of(
     confounders: Mapping[str, Any],
     command: str,
     live: bool = False,
+    mutation: str = "",
 ) -> Page:
     """Put a campaign into words; pure."""
     found = {staging.isolation: findings_of(campaign, staging) for staging in campaign.stagings}
@@ -129,7 +130,7 @@ def page_of(
         doubts=tuple(line for findings in found.values() for line in _doubt_lines(findings)),
         toggles=tuple((f.isolation.value, toggle) for f in found.values() for toggle in suggest_toggles(f)),
         host=_host_rows(campaign, confounders),
-        profile=f"{profile.path} (sha256 {profile.sha256[:16]}…)" if profile else "none",
+        profile=f"{profile.path} (sha256 {profile.sha256[:16]}…){mutation}" if profile else "none",
         run=campaign.wanted.run,
         command=command,
     )

@@ -11,13 +11,14 @@ from holdfast.harness.gate import Outcome
 from holdfast.harness.results import (
     judge_results,
     metrics_document,
+    read_mutation,
     validate_document,
     write_document,
     write_text,
 )
 from holdfast.harness.run_id import Run, begin_run
-from holdfast.sandbox import Isolation
-from tests.running import run
+from holdfast.sandbox import Isolation, load_profile
+from tests.running import report_of, run
 
 RUN = Run("20260101T000000-abcd", "2026-01-01T00:00:00+00:00", "c")
 
@@ -114,3 +115,29 @@ def test_a_document_counts_its_probes_and_names_its_launcher(tmp_path: Path) -> 
     assert "holdfast-" not in json.dumps([p["treatment"] for p in document["probes"]]), (
         "a canary in the results"
     )
+
+
+def mutation(sha256: str) -> dict[str, Any]:
+    return {
+        "schema": "holdfast.mutation/1",
+        "run": {"id": "20260101T000000-m", "started": RUN.started, "commit": "c"},
+        "profile": {"path": "profiles/standard.json", "sha256": sha256},
+        "sample": None,
+        "seed": 0,
+        "score_percent": 97.5,
+        "aimed": 40,
+        "counts": {"killed": 39, "survived": 1},
+        "mutants": [],
+        "removals": None,
+    }
+
+
+def test_the_report_gives_the_mutation_score_of_this_very_profile_and_of_no_other(tmp_path: Path) -> None:
+    profile = load_profile("standard")
+    assert read_mutation(tmp_path, profile) == ""
+    write(tmp_path / "MUTATION_standard.json", mutation("0" * 64))
+    assert read_mutation(tmp_path, profile) == ""
+    write(tmp_path / "MUTATION_standard.json", mutation(profile.sha256))
+    assert "mutation score 97.5 % (39 mutants killed, 1 survived" in read_mutation(tmp_path, profile)
+    concluded = run(tmp_path, Isolation.SECCOMP, profile=profile)
+    assert "mutation score 97.5 %" in report_of(concluded)
